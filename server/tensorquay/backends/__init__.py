@@ -1,0 +1,1 @@
+"""Runtimes that execute models, behind one interface (`api.py`)."""

@@ -1,0 +1,184 @@
+"""What a version takes and gives, and whether a request fits it.
+
+Pure. The checks are Triton's, in Triton's words where its users search for them (docs/protocol.md, "Errors"); what
+differs is that every text also names expected and got.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from tensorquay.core.datatypes import Array, DataType
+from tensorquay.core.errors import InvalidArgument
+from tensorquay.core.tensors import Tensor
+
+ShapeKey: TypeAlias = tuple[tuple[int, ...] | None, ...]
+"""Per input, the shape without its batch axis (None when an optional input is absent). Equal keys may share a batch."""
+
+_BATCH_NOTE = (
+    " NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be prepended to each "
+    "input shape; send [batch, ...], or set max_batch_size to 0 to give full shapes."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output.
+
+    `shape` is the wire shape: -1 for any size, batch axis included when the signature batches. `reshape`, when set,
+    is the shape the model itself takes, without the batch axis (config `reshape`).
+    """
+
+    name: str
+    datatype: DataType
+    shape: tuple[int, ...]
+    optional: bool = False
+    reshape: tuple[int, ...] | None = None
+    axis_names: tuple[str | None, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A request that fits: arrays in the signature's input order (None: optional, not sent), ready to be batched."""
+
+    arrays: tuple[Array | None, ...]
+    rows: int
+    key: ShapeKey
+    byte_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Inputs and outputs of one version.
+
+    `max_batch_size` 0: axis 0 is not a batch, requests run one by one; `unbatched_because` then says why.
+    """
+
+    model: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch_size: int
+    unbatched_because: str = ""
+    _input_index: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    _output_index: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_input_index", {spec.name: i for i, spec in enumerate(self.inputs)})
+        object.__setattr__(self, "_output_index", {spec.name: i for i, spec in enumerate(self.outputs)})
+
+    @property
+    def batches(self) -> bool:
+        """Whether axis 0 of every input and output is a batch."""
+        return self.max_batch_size > 0
+
+    def output_index(self, name: str) -> int:
+        """Position of output `name`.
+
+        Raises: InvalidArgument naming the outputs there are.
+        """
+        found = self._output_index.get(name)
+        if found is None:
+            raise InvalidArgument(
+                f"unexpected inference output '{name}' for model '{self.model}', it has {_names(self.outputs)}",
+                facts={"output": name, "expected": [spec.name for spec in self.outputs]},
+            )
+        return found
+
+    def check(self, inputs: Sequence[Tensor]) -> Checked:
+        """`inputs` matched to the signature.
+
+        Raises: InvalidArgument for an unknown, repeated or missing input, a wrong data type, rank or size, or inputs
+        that disagree on the batch. The row limit is not checked here: the batcher may split (docs/batching.md).
+        """
+        arrays: list[Array | None] = [None] * len(self.inputs)
+        key: list[tuple[int, ...] | None] = [None] * len(self.inputs)
+        rows = -1
+        byte_size = 0
+        for tensor in inputs:
+            position = self._input_index.get(tensor.name)
+            if position is None:
+                raise InvalidArgument(
+                    f"unexpected inference input '{tensor.name}' for model '{self.model}', "
+                    f"it has {_names(self.inputs)}",
+                    facts={"input": tensor.name, "expected": [spec.name for spec in self.inputs]},
+                )
+            if arrays[position] is not None:
+                raise InvalidArgument(f"input '{tensor.name}' already exists in request for model '{self.model}'")
+            spec = self.inputs[position]
+            if tensor.datatype is not spec.datatype:
+                raise InvalidArgument(
+                    f"inference input '{spec.name}' data-type is '{tensor.datatype.wire}', "
+                    f"but model '{self.model}' expects '{spec.datatype.wire}'",
+                    facts={"input": spec.name, "expected": spec.datatype.wire, "got": tensor.datatype.wire},
+                )
+            array = tensor.array
+            shape = array.shape
+            if not _fits(shape, spec.shape):
+                raise self._wrong_shape(spec, shape)
+            if self.max_batch_size > 0:
+                if rows < 0:
+                    rows = shape[0]
+                elif rows != shape[0]:
+                    raise InvalidArgument(
+                        f"input '{spec.name}' batch size does not match other inputs for '{self.model}': "
+                        f"expected {rows}, got {shape[0]}",
+                        facts={"input": spec.name, "expected": rows, "got": shape[0]},
+                    )
+                shape = shape[1:]
+            if spec.reshape is not None:
+                shape = _reshaped(spec, shape)
+                array = array.reshape((rows, *shape) if self.max_batch_size > 0 else shape)
+            arrays[position] = array
+            key[position] = shape
+            byte_size += array.nbytes
+        if len(inputs) != len(self.inputs):
+            self._refuse_missing(arrays, len(inputs))
+        return Checked(tuple(arrays), max(rows, 0) if self.max_batch_size > 0 else 1, tuple(key), byte_size)
+
+    def _refuse_missing(self, arrays: Sequence[Array | None], sent: int) -> None:
+        missing = [
+            spec.name for spec, array in zip(self.inputs, arrays, strict=True) if array is None and not spec.optional
+        ]
+        if missing:
+            given = [spec.name for spec, array in zip(self.inputs, arrays, strict=True) if array is not None]
+            raise InvalidArgument(
+                f"expected {len(self.inputs)} inputs but got {sent} inputs for model '{self.model}'. "
+                f"Got input(s) {given}, but missing required input(s) {missing}.",
+                facts={"expected": [spec.name for spec in self.inputs], "got": given},
+            )
+        if sent == 0 and self.max_batch_size > 0:
+            # All inputs optional and none sent: nothing tells the batch.
+            raise InvalidArgument(f"a request to model '{self.model}' must carry at least one input to tell its batch")
+
+    def _wrong_shape(self, spec: TensorSpec, shape: tuple[int, ...]) -> InvalidArgument:
+        note = _BATCH_NOTE if self.max_batch_size > 0 and len(shape) != len(spec.shape) else ""
+        return InvalidArgument(
+            f"unexpected shape for input '{spec.name}' for model '{self.model}'. "
+            f"Expected {_text(spec.shape)}, got {_text(shape)}.{note}",
+            facts={"input": spec.name, "expected": list(spec.shape), "got": list(shape)},
+        )
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    if len(shape) != len(expected):
+        return False
+    return all(want in (got, -1) for got, want in zip(shape, expected, strict=True))
+
+
+def _reshaped(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The model's own shape for a wire shape: the variable sizes of `dims` fill those of `reshape`, in order."""
+    assert spec.reshape is not None
+    wire = spec.shape[len(spec.shape) - len(shape) :]
+    variable = iter([got for got, want in zip(shape, wire, strict=True) if want == -1])
+    return tuple(next(variable) if size == -1 else size for size in spec.reshape)
+
+
+def _text(shape: Sequence[int]) -> str:
+    return "[" + ",".join(map(str, shape)) + "]"
+
+
+def _names(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"'{spec.name}'" for spec in specs[:12]) + (", …" if len(specs) > 12 else "")
