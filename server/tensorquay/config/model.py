@@ -41,13 +41,14 @@ VersionPolicy: TypeAlias = LatestVersions | AllVersions | SpecificVersions
 class TensorConfig:
     """One declared input or output. `dims` excludes the batch axis when the model batches (Triton's rule).
 
+    `datatype` and `dims` are None where a file leaves them to the graph; never in an `EffectiveConfig`.
     `reshape` is the model's own shape, likewise without the batch axis. `labels_file` is relative to the model's
     folder and may not leave it (outputs only).
     """
 
     name: str
-    datatype: DataType
-    dims: tuple[int, ...]
+    datatype: DataType | None = None
+    dims: tuple[int, ...] | None = None
     reshape: tuple[int, ...] | None = None
     optional: bool = False
     labels_file: str = ""
@@ -188,6 +189,7 @@ class ModelConfig:
     """Everything a file or a load request says about one model; what it leaves out is None or empty.
 
     `source` names the file ("config.pbtxt", "config.toml", "load request") for error texts and `tensorquay check`.
+    `parameters` are those that nothing of ours reads; `notes` say what was accepted without effect.
     """
 
     name: str = ""
@@ -205,6 +207,7 @@ class ModelConfig:
     parameters: Mapping[str, str] = field(default_factory=dict)
     metric_tags: Mapping[str, str] = field(default_factory=dict)
     source: str = "defaults"
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,17 @@ class ServingError(Exception):
         self.facts = facts or {}
         self.retry_after_s = retry_after_s
 
+    def for_request(self, request_id: str) -> ServingError:
+        """The same error with the request's id in front, as Triton's users search for it in logs."""
+        tagged = ServingError(
+            f"[request id: {request_id or '<id_unknown>'}] {self.message}",
+            kind=self.kind,
+            facts=self.facts,
+            retry_after_s=self.retry_after_s,
+        )
+        tagged.__cause__ = self
+        return tagged
+
 
 class InvalidArgument(ServingError):
     """The request is wrong; sending it again cannot help."""

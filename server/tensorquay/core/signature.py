@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from tensorquay.core.datatypes import Array, DataType
-from tensorquay.core.errors import InvalidArgument
+from tensorquay.core.errors import InvalidArgument, ModelFailed
 from tensorquay.core.tensors import Tensor
 
 ShapeKey: TypeAlias = tuple[tuple[int, ...] | None, ...]
@@ -133,10 +133,29 @@ class Signature:
                 array = array.reshape((rows, *shape) if self.max_batch_size > 0 else shape)
             arrays[position] = array
             key[position] = shape
-            byte_size += array.nbytes
+            byte_size += tensor.byte_size
         if len(inputs) != len(self.inputs):
             self._refuse_missing(arrays, len(inputs))
         return Checked(tuple(arrays), max(rows, 0) if self.max_batch_size > 0 else 1, tuple(key), byte_size)
+
+    def output_to_wire(self, position: int, array: Array) -> Array:
+        """Output `position` as the model gave it (batch axis included), in the shape the wire promises.
+
+        Raises: ModelFailed when a configured `reshape` does not fit what the model returned.
+        """
+        spec = self.outputs[position]
+        if spec.reshape is None:
+            return array
+        lead = array.shape[:1] if self.max_batch_size > 0 else ()
+        own = array.shape[len(lead) :]
+        if not _fits(own, spec.reshape):
+            raise ModelFailed(
+                f"output '{spec.name}' of model '{self.model}' has shape {_text(own)}, "
+                f"its configured reshape is {_text(spec.reshape)}"
+            )
+        variable = iter([got for got, want in zip(own, spec.reshape, strict=True) if want == -1])
+        wire = spec.shape[len(lead) :]
+        return array.reshape(lead + tuple(next(variable) if size == -1 else size for size in wire))
 
     def _refuse_missing(self, arrays: Sequence[Array | None], sent: int) -> None:
         missing = [

@@ -63,11 +63,11 @@ def element_count(name: str, shape: Sequence[object]) -> int:
             raise InvalidArgument(f"input '{name}': shape must hold integers, got {_brief(shape)}")
         if size < 0:
             raise InvalidArgument(f"input '{name}': shape {_brief(shape)} has a negative dimension")
-        count *= size
-        # A zero later on would hide an absurd product, and numpy refuses such shapes anyway.
-        if count > MAX_ELEMENTS or size > MAX_ELEMENTS:
+        # A zero must not hide an absurd product of the others: numpy refuses such shapes, with an error of its own.
+        count *= size or 1
+        if count > MAX_ELEMENTS:
             raise InvalidArgument(f"input '{name}': shape {_brief(shape)} has more than {MAX_ELEMENTS} elements")
-    return count
+    return 0 if 0 in shape else count
 
 
 def from_buffer(name: str, datatype: DataType, shape: Sequence[int], buffer: memoryview | bytes) -> Tensor:

@@ -1,0 +1,380 @@
+"""Composition root: the only file that names concrete classes, and the order in which they start and stop.
+
+Start: logs, ports (a taken one is said at once), doors (so that probes are answered while models load), models. Stop,
+in reverse: not ready and nothing new, answer what was accepted, doors, models, traces, logs. The first signal begins
+that; a second one ends the process at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import re
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from tensorquay import __version__
+from tensorquay.backends.api import Backend
+from tensorquay.backends.registry import DEFAULT, BackendRegistry
+from tensorquay.banner import Doors, banner
+from tensorquay.batching.batcher import Batcher
+from tensorquay.config.effective import Defaults
+from tensorquay.config.model import ModelConfig
+from tensorquay.config.resources import cpu_budget
+from tensorquay.config.server import RestrictedKey, ServerConfig
+from tensorquay.core.clock import SystemClock
+from tensorquay.core.errors import ServingError
+from tensorquay.core.messages import ServerMetadata
+from tensorquay.engine import AdmissionLimits, InferenceEngine
+from tensorquay.grpc_api import infer as grpc_infer
+from tensorquay.grpc_api.aio_server import GrpcServer
+from tensorquay.grpc_api.control import control_methods
+from tensorquay.http_api import infer as http_infer
+from tensorquay.http_api.control import control_app
+from tensorquay.http_api.door import HttpDoor
+from tensorquay.http_api.metrics import MetricsDoor
+from tensorquay.lifecycle.fleet import Fleet
+from tensorquay.lifecycle.loader import Loader, Machine
+from tensorquay.lifecycle.manager import ModelManager
+from tensorquay.lifecycle.settings import LifecycleSettings, StartReport
+from tensorquay.repository.snapshot import RepositoryUnreadable
+from tensorquay.shared_memory import SharedMemoryRegistry
+from tensorquay.telemetry.log_settings import LogSettings
+from tensorquay.telemetry.logs import Logs
+from tensorquay.telemetry.prometheus import Metrics, VersionState
+from tensorquay.telemetry.statistics import StatisticsTable
+from tensorquay.telemetry.tracing import TraceRecorder
+from tensorquay.transport.asgi import AsgiServer
+from tensorquay.transport.listen import bind, port_of
+
+_log = logging.getLogger("tensorquay")
+
+EXTENSIONS = (
+    "classification",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "schedule_policy",
+    "model_configuration",
+    "system_shared_memory",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "trace",
+    "logging",
+    f"tensorquay({__version__})",
+)
+"""What `/v2` lists. The last one states the product: clients expect the name to be "triton"."""
+
+_LINGER_S = 0.25
+"""How long the doors stay open after the last accepted request: clients on kept connections hear "close" instead of a
+reset."""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def run(config: ServerConfig) -> int:
+    """Serve until told to stop. Returns the process's exit status: 0 when everything accepted was answered."""
+    logs = Logs(config)
+    try:
+        logs.start()
+    except OSError as error:
+        _complain(f"cannot write the log file: {error.strerror or error}")
+        return 1
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            code = runner.run(_Server(config, logs).serve())
+    finally:
+        logs.close()
+    return code
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415  optional: 10 % cheaper per request, not on every platform
+    except ImportError:
+        return None
+    factory: type[asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _complain(sentence: str) -> None:
+    print(f"tensorquay: {sentence}", file=sys.stderr, flush=True)
+
+
+@dataclass(slots=True)
+class _Ports:
+    """Bound sockets, and doors open behind them."""
+
+    http: socket.socket | None = None
+    metrics: socket.socket | None = None
+    servers: list[AsgiServer] = field(default_factory=list)
+    grpc: GrpcServer | None = None
+
+
+class _Server:
+    """One run of the server: everything that lives from start to stop."""
+
+    def __init__(self, config: ServerConfig, logs: Logs) -> None:
+        self._config = config
+        self._clock = SystemClock()
+        budget = cpu_budget()
+        self._threads = config.threads or budget.threads
+        self._threads_because = (
+            f"{config.threads}, as configured ({config.origin('threads')})" if config.threads else budget.reason
+        )
+        self._registry = BackendRegistry()
+        self._statistics = StatisticsTable(self._clock)
+        self._traces = TraceRecorder(config)
+        self._manager = self._make_manager()
+        self._engine = InferenceEngine(
+            self._manager,
+            statistics=self._statistics,
+            clock=self._clock,
+            identity=ServerMetadata(config.server_id, __version__, EXTENSIONS),
+            limits=AdmissionLimits(config.max_inflight_requests, config.max_inflight_bytes),
+            regions=SharedMemoryRegistry(enabled=config.allow_client_shm),
+            traces=self._traces,
+            log_settings=LogSettings(logs),
+            strict_readiness=config.strict_readiness,
+        )
+        self._ports = _Ports()
+
+    async def serve(self) -> int:
+        """The whole life, in order."""
+        stopping = asyncio.Event()
+        with self._signals(stopping):
+            try:
+                await self._open()
+            except ServingError as error:
+                _complain(error.message)
+                await self._shut_doors(0)
+                return 1
+            starting = asyncio.ensure_future(self._manager.start())
+            stop_asked = asyncio.ensure_future(stopping.wait())
+            await asyncio.wait((starting, stop_asked), return_when=asyncio.FIRST_COMPLETED)
+            failed = False
+            if starting.done() and not stopping.is_set():
+                failed = not self._started(starting)
+            if not failed:
+                await stop_asked
+            starting.cancel()
+            stop_asked.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            clean = await self._stop()
+        return 1 if failed or not clean else 0
+
+    # -- start
+
+    def _make_manager(self) -> ModelManager:
+        config = self._config
+        fleet = Fleet(
+            Loader(
+                self._backend_for,
+                Machine(gpus=(), thread_budget=self._threads),
+                clock=self._clock,
+                defaults=Defaults(max_batch_size=config.default_max_batch_size),
+            ),
+            partial(Batcher, max_pending=config.max_queue_requests),
+            self._statistics,
+            clock=self._clock,
+            load_threads=config.model_load_thread_count,
+        )
+        settings = LifecycleSettings(
+            mode=config.model_control_mode,
+            load_models=config.load_model,
+            poll_s=config.repository_poll_secs,
+            settle_s=config.settle_secs,
+        )
+        return ModelManager(config.model_repository, settings, fleet, clock=self._clock)
+
+    def _backend_for(self, declared: ModelConfig) -> Backend:
+        name = declared.backend or declared.platform.removesuffix("_onnx") or DEFAULT
+        return self._registry.get(name)
+
+    async def _open(self) -> None:
+        """Bind every port, then open the doors.
+
+        Raises: PortTaken, before anything is served.
+        """
+        config, ports = self._config, self._ports
+        if config.allow_http:
+            ports.http = bind(config.http_host, config.http_port, what="HTTP")
+        if config.allow_metrics:
+            ports.metrics = bind(config.metrics_host, config.metrics_port, what="metrics")
+        if config.allow_grpc:
+            ports.grpc = self._grpc_server()
+            await ports.grpc.start()
+        if ports.http is not None:
+            ports.servers.append(AsgiServer(self._http_door(), ports.http))
+        if ports.metrics is not None:
+            ports.servers.append(AsgiServer(MetricsDoor(self._metrics().render), ports.metrics))
+        for server in ports.servers:
+            await server.start()
+
+    def _http_door(self) -> HttpDoor:
+        config = self._config
+        pattern = config.http_header_forward_pattern
+        infer = http_infer.InferHandler(
+            self._engine,
+            max_body_bytes=config.http_max_input_size,
+            forward_headers=re.compile(pattern, re.IGNORECASE) if pattern else None,
+        )
+        return HttpDoor(
+            self._engine,
+            infer,
+            control_app(self._engine, max_body_bytes=config.http_max_input_size),
+            max_body_bytes=config.http_max_input_size,
+            max_receiving_bytes=config.max_inflight_bytes,
+            restricted=_pairs(config.http_restricted_api),
+            access_log=config.access_log,
+        )
+
+    def _grpc_server(self) -> GrpcServer:
+        config = self._config
+        pattern = config.grpc_header_forward_pattern
+        infer = grpc_infer.InferHandler(
+            self._engine, forward_metadata=re.compile(pattern, re.IGNORECASE) if pattern else None
+        )
+        return GrpcServer(
+            self._engine,
+            infer,
+            control_methods(self._engine),
+            host=config.grpc_host,
+            port=config.grpc_port,
+            restricted=_pairs(config.grpc_restricted_protocol),
+            max_message_bytes=config.grpc_max_message_size,
+        )
+
+    def _metrics(self) -> Metrics:
+        admission = self._engine.admission
+        return Metrics(
+            self._statistics,
+            states=lambda: [
+                VersionState(entry.name, entry.version, entry.state) for entry in self._manager.index() if entry.version
+            ],
+            build={"version": __version__, "python": platform.python_version()},
+            tags=self._tags,
+            rejected=lambda: {"requests": admission.refused_requests, "bytes": admission.refused_bytes},
+            inflight=lambda: (admission.requests, admission.bytes),
+        )
+
+    def _tags(self, name: str) -> Mapping[str, str]:
+        model = self._manager.catalogue.get(name)
+        return model.highest.effective.config.metric_tags if model is not None else {}
+
+    def _started(self, starting: asyncio.Future[StartReport]) -> bool:
+        """Tell how the start went; False when the process must end."""
+        try:
+            report = starting.result()
+        except RepositoryUnreadable as error:
+            _complain(str(error))
+            return False
+        except ServingError as error:
+            _complain(error.message)
+            return False
+        problems = [problem for model in report.failed for problem in _named(model.name, model.problems)]
+        if problems and self._config.exit_on_error:
+            for problem in problems:
+                _complain(problem)
+            _complain("not all models could be loaded; --exit-on-error=false serves the others")
+            return False
+        print(
+            banner(self._manager.catalogue, self._doors(), threads_because=self._threads_because, failed=problems),
+            flush=True,
+        )
+        _log.info("ready" if self._engine.ready() else "started, not ready", extra={"event": "started"})
+        return True
+
+    def _doors(self) -> Doors:
+        config, ports = self._config, self._ports
+        return Doors(
+            http=None if ports.http is None else f"http://{_shown(config.http_host)}:{port_of(ports.http)}",
+            grpc=None if ports.grpc is None else f"{_shown(config.grpc_host)}:{ports.grpc.port}",
+            metrics=None
+            if ports.metrics is None
+            else f"http://{_shown(config.metrics_host)}:{port_of(ports.metrics)}/metrics",
+        )
+
+    # -- stop
+
+    @contextlib.contextmanager
+    def _signals(self, stopping: asyncio.Event) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+
+        def stop(number: int) -> None:
+            if stopping.is_set():
+                # The operator has no patience left: no drain, no cleaning.
+                os._exit(128 + number)
+            _log.info("stopping on %s", signal.Signals(number).name, extra={"event": "stopping"})
+            self._engine.begin_drain()
+            stopping.set()
+
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, stop, number)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    async def _stop(self) -> bool:
+        """Answer what was accepted, then close everything. False when the time ran out before that."""
+        deadline_s = asyncio.get_running_loop().time() + self._config.exit_timeout_secs
+        self._engine.begin_drain()
+        clean = await self._within(deadline_s, self._engine.drained(), "requests were still being served")
+        await asyncio.sleep(min(_LINGER_S, self._left_s(deadline_s)))
+        await self._shut_doors(self._left_s(deadline_s))
+        clean &= await self._within(deadline_s, self._manager.close(), "models were still being unloaded")
+        self._traces.close()
+        if not clean:
+            # A native call that does not return would keep the interpreter from ending.
+            logging.shutdown()
+            _complain("stopped before everything was finished (--exit-timeout-secs)")
+            sys.stdout.flush()
+            os._exit(1)
+        return clean
+
+    async def _shut_doors(self, grace_s: float) -> None:
+        ports = self._ports
+        closing: list[Awaitable[None]] = [server.stop(grace_s) for server in ports.servers]
+        if ports.grpc is not None:
+            closing.append(ports.grpc.stop(grace_s))
+        await asyncio.gather(*closing)
+        for bound in (ports.http, ports.metrics):
+            if bound is not None:
+                bound.close()
+
+    async def _within(self, deadline_s: float, work: Awaitable[None], otherwise: str) -> bool:
+        try:
+            async with asyncio.timeout(self._left_s(deadline_s)):
+                await work
+        except TimeoutError:
+            _log.error("exit timeout: %s", otherwise, extra={"event": "exit_timeout"})
+            return False
+        return True
+
+    @staticmethod
+    def _left_s(deadline_s: float) -> float:
+        return max(deadline_s - asyncio.get_running_loop().time(), 0.0)
+
+
+def _named(model: str, problems: tuple[str, ...]) -> list[str]:
+    return [problem if f"'{model}'" in problem else f"model '{model}': {problem}" for problem in problems]
+
+
+def _pairs(restricted: Mapping[str, RestrictedKey]) -> dict[str, tuple[str, str]]:
+    return {category: (key.key, key.value) for category, key in restricted.items()}
+
+
+def _shown(host: str) -> str:
+    """An address a person on this machine can paste."""
+    if host in {"0.0.0.0", "::"}:
+        return "localhost"
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,264 @@
+"""The one owner of one version's queue: lets riders wait, obeys the policy, runs batches, settles everybody once.
+
+Loop-confined: every method is called on the event loop. All decisions are in `policy.py` and `queue.py`; this file
+only carries them out. A failing batch fails its riders and nothing else; the batcher itself cannot die of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+
+from tensorquay.backends.api import Session
+from tensorquay.batching.execute import BatchResult, execute
+from tensorquay.batching.oversize import divide
+from tensorquay.batching.policy import BatchLimits, Dispatch, decide
+from tensorquay.batching.queue import RiderQueue
+from tensorquay.batching.rider import Outcome, Rider
+from tensorquay.batching.workers import Worker
+from tensorquay.config.model import BatchingConfig, Oversize
+from tensorquay.core.clock import Clock
+from tensorquay.core.errors import Cancelled, DeadlineExceeded, InvalidArgument, Unavailable
+from tensorquay.core.signature import Signature
+from tensorquay.telemetry.statistics import VersionStatistics
+
+_LOOKAHEAD_BATCHES = 4
+"""How many batches' worth of riders the policy is shown: enough to find company past other shapes, bounded."""
+
+_MIN_LOOKAHEAD = 64
+
+
+class Batcher:
+    """Queue and slots of one loaded version.
+
+    Args:
+        sessions: one per slot; the same session several times when it may run several batches at once.
+        signature: what the version takes and gives.
+        batching: queue and batch rules.
+        stats: counters of the version; this object alone writes the batch and pending ones.
+        inline: run batches on the loop (cheap models only) instead of in a thread per slot.
+        max_pending: the server's own bound on waiting riders; 0 for none.
+    """
+
+    def __init__(
+        self,
+        sessions: Sequence[Session],
+        signature: Signature,
+        batching: BatchingConfig,
+        *,
+        stats: VersionStatistics,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        inline: bool,
+        max_pending: int = 0,
+    ) -> None:
+        self._signature = signature
+        self._batching = batching
+        self._stats = stats
+        self._clock = clock
+        self._loop = loop
+        self._inline = inline
+        self._max_rows = signature.max_batch_size or 1
+        merges = signature.batches and batching.enabled
+        self._limits = BatchLimits(
+            max_rows=self._max_rows,
+            max_delay_ns=batching.max_queue_delay_us * 1000 if merges else 0,
+            preferred_rows=tuple(sorted(batching.preferred_batch_sizes)) if merges else (),
+            max_riders=2**31 if merges else 1,
+        )
+        self._lookahead = max(_MIN_LOOKAHEAD, _LOOKAHEAD_BATCHES * self._max_rows) if merges else 1
+        self._queue = RiderQueue(batching, max_pending)
+        self._idle: list[tuple[Session, Worker]] = [
+            (session, Worker(f"tq-{signature.model}-{slot}", loop)) for slot, session in enumerate(sessions)
+        ]
+        self._workers = [worker for _, worker in self._idle]
+        self._flush_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
+        self._unsettled = 0
+        self._ordered: deque[Rider] = deque()
+        self._closing: asyncio.Future[None] | None = None
+
+    @property
+    def pending(self) -> int:
+        """Riders waiting, not yet in a run."""
+        return len(self._queue)
+
+    @property
+    def inline(self) -> bool:
+        """Whether batches run on the event loop."""
+        return self._inline
+
+    def submit(self, rider: Rider) -> None:
+        """Let `rider` wait for a batch; it is settled exactly once, later, on the loop.
+
+        Raises: InvalidArgument for more rows than the model takes when it may not be split; Unavailable or Overloaded
+        when the queue is full or the version retires. After a raise nothing was accepted.
+        """
+        if self._closing is not None:
+            raise Unavailable(f"model '{self._signature.model}' is being unloaded, retry")
+        now_ns = self._clock.now_ns()
+        if rider.rows <= self._max_rows:
+            self._accept(rider, now_ns, pieces_follow=0)
+        else:
+            self._accept_oversize(rider, now_ns)
+        if self._idle:
+            self._schedule_flush()
+        else:
+            # Nothing can start now, but a time-out must be answered when it expires, not when its turn comes.
+            self._wake_at(self._queue.next_expiry_ns())
+
+    def cancel(self, rider: Rider) -> None:
+        """The rider's client left: take it out of the queue. One that rides already finishes its run unseen."""
+        if rider.done:
+            return
+        if rider.pieces:
+            # The first piece to leave takes the others, and the request, with it.
+            self.cancel(next(piece for piece in rider.pieces if not piece.done))
+            return
+        self._finish(rider, Cancelled("the client cancelled the request"))
+
+    async def close(self) -> None:
+        """Refuse new riders, wait until everybody accepted is settled, then end the threads.
+
+        Bounded by the caller: a native run that never returns makes this wait for ever.
+        """
+        if self._closing is None:
+            self._closing = self._loop.create_future()
+            if self._unsettled == 0 and len(self._idle) == len(self._workers):
+                self._closing.set_result(None)
+        await asyncio.shield(self._closing)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for worker in self._workers:
+            worker.stop()
+
+    # -- acceptance
+
+    def _accept(self, rider: Rider, now_ns: int, *, pieces_follow: int) -> None:
+        self._queue.push(rider, now_ns, pieces_follow=pieces_follow)
+        self._unsettled += 1
+        self._stats.pending += 1
+        if self._batching.preserve_ordering:
+            self._ordered.append(rider)
+
+    def _accept_oversize(self, rider: Rider, now_ns: int) -> None:
+        if self._batching.oversize is Oversize.REFUSE or not self._signature.batches:
+            raise InvalidArgument(
+                f"inference request batch-size must be <= {self._max_rows} for '{self._signature.model}', "
+                f"got {rider.rows}",
+                facts={"expected": f"<= {self._max_rows}", "got": rider.rows},
+            )
+        pieces = rider.pieces = divide(rider, self._max_rows, leave=self.cancel)
+        for number, piece in enumerate(pieces):
+            self._accept(piece, now_ns, pieces_follow=len(pieces) - 1 - number)
+
+    # -- obeying the policy
+
+    def _schedule_flush(self) -> None:
+        # Everything read in one turn of the loop is one candidate: the flush runs after this turn's reads.
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        now_ns = self._clock.now_ns()
+        self._expire(now_ns)
+        wake_ns = self._queue.next_expiry_ns()
+        while self._idle and len(self._queue):
+            waiting = self._queue.front(self._lookahead)
+            decision = decide(waiting, self._limits, now_ns)
+            if not isinstance(decision, Dispatch):
+                wake_ns = decision.due_ns if wake_ns is None else min(wake_ns, decision.due_ns)
+                break
+            self._start([waiting[pick] for pick in decision.picks])
+            if self._inline:
+                # Let the loop read and write between batches.
+                self._schedule_flush()
+                break
+        if len(self._queue):
+            self._wake_at(wake_ns)
+
+    def _start(self, riders: list[Rider]) -> None:
+        self._queue.take(riders)
+        self._stats.pending -= len(riders)
+        session, worker = self._idle.pop()
+        work = partial(execute, session, self._signature, riders, self._clock)
+        done = partial(self._ran, (session, worker), riders)
+        if self._inline:
+            done(work())
+        else:
+            worker.submit(work, done)
+
+    def _ran(self, slot: tuple[Session, Worker], riders: list[Rider], result: BatchResult) -> None:
+        self._idle.append(slot)
+        if not self._inline:
+            # The next batch starts before this one's answers are written: the device does not wait for encoders.
+            self._flush()
+        wall_ms = self._clock.wall_ms()
+        for run in result.runs:
+            self._stats.batch_executed(
+                rows=run.rows,
+                input_ns=run.input_ns,
+                infer_ns=run.infer_ns,
+                output_ns=run.output_ns,
+                now_wall_ms=wall_ms,
+            )
+        for rider, outcome in zip(riders, result.outcomes, strict=True):
+            if not rider.done:
+                self._finish(rider, outcome)
+        self._check_closed()
+
+    def _expire(self, now_ns: int) -> None:
+        for rider in self._queue.expire(now_ns):
+            if rider.deadline_ns is not None and rider.deadline_ns <= now_ns:
+                late = DeadlineExceeded("Deadline Exceeded: the request's deadline passed while it waited in the queue")
+                self._finish(rider, late)
+            else:
+                self._finish(rider, Unavailable("Request timeout expired: it waited longer in the queue than allowed"))
+
+    def _wake_at(self, due_ns: int | None) -> None:
+        if due_ns is None:
+            return
+        if self._timer is not None:
+            if self._timer_ns <= due_ns:
+                return
+            self._timer.cancel()
+        self._timer_ns = due_ns
+        delay_s = max(due_ns - self._clock.now_ns(), 0) / 1e9
+        self._timer = self._loop.call_later(delay_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._flush()
+
+    # -- settling
+
+    def _finish(self, rider: Rider, outcome: Outcome) -> None:
+        """The only place where a rider ends. A waiting one leaves the queue; later ones may have to wait for it."""
+        rider.done = True
+        if not rider.running:
+            self._queue.forget(rider)
+            self._stats.pending -= 1
+        if self._batching.preserve_ordering:
+            rider.held = outcome
+            while self._ordered and (held := self._ordered[0].held) is not None:
+                self._settle(self._ordered.popleft(), held)
+        else:
+            self._settle(rider, outcome)
+        self._check_closed()
+
+    def _settle(self, rider: Rider, outcome: Outcome) -> None:
+        self._unsettled -= 1
+        rider.arrays = ()
+        rider.settle(outcome)
+
+    def _check_closed(self) -> None:
+        if self._closing is None or self._closing.done():
+            return
+        if self._unsettled == 0 and len(self._idle) == len(self._workers):
+            self._closing.set_result(None)

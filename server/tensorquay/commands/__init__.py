@@ -1,0 +1,1 @@
+"""The subcommands of `tensorquay`, one module each, imported by `cli.py` when used."""

@@ -1,0 +1,360 @@
+"""The configuration of the server itself: one frozen value from a file, the environment and the command line.
+
+The fields below are the only definition: the file's keys are their names, the variables TENSORQUAY_<NAME>, the flags
+--<name-with-dashes>, and `tensorquay serve --help` is generated from their descriptions. A later source wins over an
+earlier one (file < environment < command line) and every value remembers where it came from. Settings of one model
+never live here (`model.py`). Names and defaults are tritonserver's where it has them (docs/operations.md).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
+
+MAX_GRPC_MESSAGE = 2**31 - 1
+"""gRPC's own limit, and Triton's default."""
+
+API_CATEGORIES = (
+    "health",
+    "metadata",
+    "inference",
+    "shared-memory",
+    "model-config",
+    "model-repository",
+    "statistics",
+    "trace",
+    "logging",
+)
+"""What --http-restricted-api and --grpc-restricted-protocol can close."""
+
+
+class InvalidServerConfig(Exception):
+    """The server's settings are wrong: one sentence per problem, each naming the setting and where it was given."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+class ControlMode(enum.Enum):
+    """Who decides which models are loaded."""
+
+    NONE = "none"
+    """Everything at start, nothing later."""
+    POLL = "poll"
+    """The repository's content, looked at again and again."""
+    EXPLICIT = "explicit"
+    """Load and unload requests."""
+
+
+class LogFormat(enum.Enum):
+    """How log lines look. `default` is tritonserver's word for `text`."""
+
+    TEXT = "text"
+    ISO8601 = "ISO8601"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class RestrictedKey:
+    """The header a restricted API demands and the value it must have (kept out of logs)."""
+
+    key: str
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """What a field's command-line option has beyond its name: other spellings, its group in the help, a metavar.
+
+    `separator` splits a list given in one environment variable.
+    """
+
+    group: str
+    aliases: tuple[str, ...] = ()
+    metavar: str = ""
+    separator: str = ","
+
+
+def _restrictions(given: object) -> object:
+    """`["health,metadata:x-key=secret", …]` as {category: RestrictedKey}."""
+    if isinstance(given, Mapping):
+        return given
+    entries = [given] if isinstance(given, str) else given
+    if not isinstance(entries, list | tuple):
+        raise ValueError("expected a list of texts '<api>[,<api>…]:<header>=<value>'")
+    found: dict[str, RestrictedKey] = {}
+    for entry in entries:
+        categories, colon, pair = entry.partition(":") if isinstance(entry, str) else ("", "", "")
+        key, equals, value = pair.partition("=")
+        if not (colon and equals and value) or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", key):
+            # Never the entry itself: it holds a secret.
+            raise ValueError("expected '<api>[,<api>…]:<header>=<value>' with a valid header name and a value")
+        for category in (name.strip() for name in categories.split(",")):
+            if category not in API_CATEGORIES:
+                raise ValueError(f"'{category[:40]}' is no API, expected one of {', '.join(API_CATEGORIES)}")
+            if category in found:
+                raise ValueError(f"'{category}' is restricted twice")
+            found[category] = RestrictedKey(key, value)
+    return found
+
+
+def _listed(given: object) -> object:
+    """A single value where a list is expected is a list of one."""
+    return [given] if isinstance(given, str | Path) else given
+
+
+def _log_format(given: object) -> object:
+    if isinstance(given, str):
+        lowered = given.lower()
+        return {"default": "text", "iso8601": "ISO8601"}.get(lowered, lowered)
+    return given
+
+
+def _trace_levels(given: object) -> object:
+    levels = _listed(given)
+    if isinstance(levels, list | tuple):
+        upper = [level.upper() if isinstance(level, str) else level for level in levels]
+        # MIN and MAX are tritonserver's former names.
+        return [{"MIN": "TIMESTAMPS", "MAX": "TIMESTAMPS"}.get(level, level) for level in upper]
+    return levels
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_listed)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Restrictions = Annotated[dict[str, RestrictedKey], BeforeValidator(_restrictions)]
+
+_REPOSITORY, _HTTP, _GRPC, _METRICS = "Model repository", "HTTP", "gRPC", "Metrics"
+_LIMITS, _LOGS, _TRACE, _SERVER = "Limits", "Logs", "Traces", "Server"
+
+
+class ServerConfig(BaseModel):
+    """Every setting of one server process. Frozen; built by `server_sources.load` or, in tests, directly."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    model_repository: Annotated[Paths, Flag(_REPOSITORY, ("model-store",), "DIR")] = Field(
+        (), description="Model repository; repeatable. A model found in two of them is not served."
+    )
+    model_control_mode: Annotated[ControlMode, Flag(_REPOSITORY)] = Field(
+        ControlMode.NONE,
+        description="none: load everything at start; poll: follow the repository; explicit: load and unload requests.",
+    )
+    load_model: Annotated[Texts, Flag(_REPOSITORY, metavar="NAME")] = Field(
+        (), description="Model to load at start in explicit mode; repeatable, '*' alone means all."
+    )
+    repository_poll_secs: Annotated[float, Flag(_REPOSITORY)] = Field(
+        15.0, gt=0, le=86_400, allow_inf_nan=False, description="Seconds between two looks at the repository (poll)."
+    )
+    settle_secs: Annotated[float, Flag(_REPOSITORY)] = Field(
+        1.0,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds without any change before a version that appears is believed to be complete.",
+    )
+    strict_readiness: Annotated[bool, Flag(_REPOSITORY)] = Field(
+        True, description="Ready only when every wanted model is; false: ready when the server answers."
+    )
+    exit_on_error: Annotated[bool, Flag(_REPOSITORY)] = Field(
+        True, description="Exit when a model fails to load at start."
+    )
+    model_load_thread_count: Annotated[int, Flag(_REPOSITORY)] = Field(
+        4, ge=1, le=256, description="Models loaded at the same time."
+    )
+    default_max_batch_size: Annotated[int, Flag(_REPOSITORY)] = Field(
+        64,
+        ge=0,
+        le=2**31 - 1,
+        description="max_batch_size of a model that can batch and does not say; 0: none batches.",
+    )
+
+    allow_http: Annotated[bool, Flag(_HTTP)] = Field(True, description="Serve HTTP.")
+    http_host: Annotated[str, Flag(_HTTP, ("http-address",), "ADDRESS")] = Field(
+        "0.0.0.0", min_length=1, max_length=255, description="Address to listen on; 127.0.0.1 for this machine only."
+    )
+    http_port: Annotated[Port, Flag(_HTTP)] = Field(8000, description="Port; 0 picks a free one.")
+    http_max_input_size: Annotated[int, Flag(_HTTP)] = Field(
+        64 * 2**20, ge=1, le=2**40, description="Largest request body in bytes, also after decompression."
+    )
+    http_restricted_api: Annotated[Restrictions, Flag(_HTTP, (), "APIS:HEADER=VALUE", ";")] = Field(
+        default_factory=dict,
+        description="Close APIs to requests without this header; repeatable. APIs: " + ", ".join(API_CATEGORIES) + ".",
+    )
+    http_header_forward_pattern: Annotated[str, Flag(_HTTP, metavar="REGEX")] = Field(
+        "", max_length=1000, description="Headers whose whole name matches become request parameters."
+    )
+
+    allow_grpc: Annotated[bool, Flag(_GRPC)] = Field(True, description="Serve gRPC.")
+    grpc_host: Annotated[str, Flag(_GRPC, ("grpc-address",), "ADDRESS")] = Field(
+        "0.0.0.0", min_length=1, max_length=255, description="Address to listen on."
+    )
+    grpc_port: Annotated[Port, Flag(_GRPC)] = Field(8001, description="Port; 0 picks a free one.")
+    grpc_max_message_size: Annotated[int, Flag(_GRPC)] = Field(
+        MAX_GRPC_MESSAGE, ge=1, le=MAX_GRPC_MESSAGE, description="Largest message in bytes, either way."
+    )
+    grpc_restricted_protocol: Annotated[Restrictions, Flag(_GRPC, (), "APIS:HEADER=VALUE", ";")] = Field(
+        default_factory=dict,
+        description="As --http-restricted-api, with metadata key 'triton-grpc-protocol-<header>'; repeatable.",
+    )
+    grpc_header_forward_pattern: Annotated[str, Flag(_GRPC, metavar="REGEX")] = Field(
+        "", max_length=1000, description="Metadata whose whole key matches becomes request parameters."
+    )
+
+    allow_metrics: Annotated[bool, Flag(_METRICS)] = Field(True, description="Serve Prometheus metrics.")
+    metrics_host: Annotated[str, Flag(_METRICS, ("metrics-address",), "ADDRESS")] = Field(
+        "0.0.0.0", min_length=1, max_length=255, description="Address to listen on; the HTTP address when not given."
+    )
+    metrics_port: Annotated[Port, Flag(_METRICS)] = Field(8002, description="Port; 0 picks a free one.")
+
+    max_inflight_requests: Annotated[int, Flag(_LIMITS)] = Field(
+        8192, ge=1, le=10**7, description="Requests accepted and not yet answered; more are refused with 429."
+    )
+    max_inflight_bytes: Annotated[int, Flag(_LIMITS)] = Field(
+        2**30, ge=1, le=2**50, description="Input bytes of those requests together."
+    )
+    max_queue_requests: Annotated[int, Flag(_LIMITS)] = Field(
+        4096, ge=1, le=10**7, description="Requests waiting for one model version that sets no max_queue_size."
+    )
+
+    server_id: Annotated[str, Flag(_SERVER, ("id",), "NAME")] = Field(
+        "triton", min_length=1, max_length=255, description="The server's name in its metadata; clients compare it."
+    )
+    exit_timeout_secs: Annotated[float, Flag(_SERVER)] = Field(
+        30.0, ge=0, le=86_400, allow_inf_nan=False, description="Longest wait for running requests when told to stop."
+    )
+    threads: Annotated[int, Flag(_SERVER)] = Field(
+        0, ge=0, le=4096, description="CPU threads for all models together; 0: from the container's quota and affinity."
+    )
+    allow_client_shm: Annotated[bool, Flag(_SERVER)] = Field(
+        False, description="Let clients register system shared memory (they must be on this machine and trusted)."
+    )
+
+    log_verbose: Annotated[int, Flag(_LOGS)] = Field(
+        0, ge=0, le=2**32 - 1, description="1: the server's own details; 2: those of its libraries too."
+    )
+    log_info: Annotated[bool, Flag(_LOGS)] = Field(True, description="Log information.")
+    log_warning: Annotated[bool, Flag(_LOGS)] = Field(True, description="Log warnings.")
+    log_error: Annotated[bool, Flag(_LOGS)] = Field(True, description="Log errors.")
+    log_format: Annotated[LogFormat, BeforeValidator(_log_format), Flag(_LOGS)] = Field(
+        LogFormat.TEXT, description="text (tritonserver: default), ISO8601 (text with full UTC stamps) or json."
+    )
+    log_file: Annotated[Path | None, Flag(_LOGS, metavar="FILE")] = Field(
+        None, description="Append to this file instead of standard error; reopened when rotated."
+    )
+    access_log: Annotated[bool, Flag(_LOGS)] = Field(False, description="Log a line per request.")
+
+    trace_file: Annotated[Path | None, Flag(_TRACE, metavar="FILE")] = Field(
+        None, description="Where sampled requests are written (JSON); needed for any trace level."
+    )
+    trace_level: Annotated[tuple[str, ...], BeforeValidator(_trace_levels), Flag(_TRACE)] = Field(
+        ("OFF",), description="OFF, TIMESTAMPS or TENSORS; repeatable."
+    )
+    trace_rate: Annotated[int, Flag(_TRACE)] = Field(
+        1000, ge=1, le=2**32 - 1, description="One request in this many is traced."
+    )
+    trace_count: Annotated[int, Flag(_TRACE)] = Field(
+        -1, ge=-1, le=2**31 - 1, description="How many are traced in all; -1: no limit."
+    )
+    trace_log_frequency: Annotated[int, Flag(_TRACE)] = Field(
+        0, ge=0, le=2**32 - 1, description="Traces per numbered file (FILE.0, FILE.1 …); 0: one file."
+    )
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _notes: tuple[str, ...] = PrivateAttr(default=())
+
+    def origin(self, name: str) -> str:
+        """Where the value of field `name` was given: a file, a variable, "command line", or "default"."""
+        return self._origins.get(name, "default")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the operator about what was accepted without effect."""
+        return self._notes
+
+    def with_sources(self, origins: Mapping[str, str], notes: tuple[str, ...]) -> ServerConfig:
+        """A copy that remembers where its values came from."""
+        copy = self.model_copy()
+        copy._origins = dict(origins)
+        copy._notes = notes
+        return copy
+
+    def shown(self, name: str) -> str:
+        """The value of field `name` for people; secrets are left out."""
+        value: Any = getattr(self, name)
+        if isinstance(value, dict):
+            return ", ".join(f"{category}:{key.key}=…" for category, key in value.items())
+        if isinstance(value, tuple):
+            return ", ".join(map(str, value))
+        if isinstance(value, enum.Enum):
+            return str(value.value)
+        if isinstance(value, bool):
+            return str(value).lower()
+        return "" if value is None else str(value)
+
+    @field_validator("http_header_forward_pattern", "grpc_header_forward_pattern")
+    @classmethod
+    def _is_regex(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as exc:
+            raise ValueError(f"not a regular expression: {exc}") from exc
+        return pattern
+
+    @field_validator("trace_level")
+    @classmethod
+    def _are_levels(cls, levels: tuple[str, ...]) -> tuple[str, ...]:
+        for level in levels:
+            if level not in {"OFF", "TIMESTAMPS", "TENSORS"}:
+                raise ValueError(f"'{level[:40]}' is no trace level, expected OFF, TIMESTAMPS or TENSORS")
+        if not levels or ("OFF" in levels and len(set(levels)) > 1):
+            raise ValueError("expected OFF alone, or TIMESTAMPS and TENSORS")
+        return tuple(dict.fromkeys(levels))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _metrics_follow_http(cls, given: Any) -> Any:
+        # tritonserver's rule: who closes the HTTP port to the outside does not want the metrics open.
+        if isinstance(given, dict) and "metrics_host" not in given and "http_host" in given:
+            return {**given, "metrics_host": given["http_host"]}
+        return given
+
+    @model_validator(mode="after")
+    def _agree(self) -> ServerConfig:
+        if not (self.allow_http or self.allow_grpc):
+            raise ValueError("allow_http and allow_grpc are both false: nothing could ask for a prediction")
+        open_ports = [
+            (name, host, port)
+            for name, allowed, host, port in (
+                ("http_port", self.allow_http, self.http_host, self.http_port),
+                ("grpc_port", self.allow_grpc, self.grpc_host, self.grpc_port),
+                ("metrics_port", self.allow_metrics, self.metrics_host, self.metrics_port),
+            )
+            if allowed and port != 0
+        ]
+        for index, (name, host, port) in enumerate(open_ports):
+            for other, other_host, other_port in open_ports[:index]:
+                if port == other_port and (host == other_host or "0.0.0.0" in {host, other_host}):
+                    raise ValueError(f"{other} and {name} are both {port}; give each its own port")
+        if self.load_model and self.model_control_mode is not ControlMode.EXPLICIT:
+            raise ValueError("load_model needs model_control_mode explicit; in the other modes every model is loaded")
+        if "*" in self.load_model and len(self.load_model) > 1:
+            raise ValueError("load_model '*' means all models and must stand alone")
+        if self.trace_level != ("OFF",) and self.trace_file is None:
+            raise ValueError(f"trace_level {', '.join(self.trace_level)} needs trace_file, the file to write to")
+        return self

@@ -1,0 +1,162 @@
+"""Gather the server's settings: file < environment < command line.
+
+Decides which source wins and names it in every error; what a setting means is `server.py`'s. Reads one file and the
+mapping it is given as environment, and nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tensorquay.config.server import Flag, InvalidServerConfig, ServerConfig
+
+PREFIX = "TENSORQUAY_"
+MAX_FILE_BYTES = 2**20
+"""Far more than all settings; a wrong path to a big file must not fill the memory."""
+
+NOT_SETTINGS = frozenset({"TENSORQUAY_URL", "TENSORQUAY_CONFIG"})
+"""Variables that other commands read, and the path of the configuration file itself."""
+
+_LIST_FIELDS = frozenset(
+    {"model_repository", "load_model", "http_restricted_api", "grpc_restricted_protocol", "trace_level"}
+)
+_PATH_FIELDS = frozenset({"model_repository", "log_file", "trace_file"})
+
+# Kubernetes puts variables of these shapes into every pod beside a Service called "tensorquay" or "tensorquay-…";
+# they are no settings, and TENSORQUAY_HTTP_PORT=tcp://10.0.0.7:80 must not stop the server.
+_SERVICE_LINK = re.compile(
+    r"TENSORQUAY(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
+
+
+def flag_of(name: str) -> Flag:
+    """The command-line side of field `name`."""
+    for item in ServerConfig.model_fields[name].metadata:
+        if isinstance(item, Flag):
+            return item
+    raise LookupError(name)
+
+
+def is_list(name: str) -> bool:
+    """Whether field `name` takes several values (a repeatable flag)."""
+    return name in _LIST_FIELDS
+
+
+def load(
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str],
+    command_line: Mapping[str, Any],
+    notes: tuple[str, ...] = (),
+) -> ServerConfig:
+    """The configuration made of all three sources.
+
+    Args:
+        file: a TOML file whose keys are field names; its relative paths start at its own folder.
+        environment: the process's variables; only TENSORQUAY_* are looked at.
+        command_line: field name → text, or list of texts for a repeatable flag.
+        notes: kept for the operator (`ServerConfig.notes`).
+    Raises: InvalidServerConfig with every problem found, each naming its source.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    problems: list[str] = []
+
+    if file is not None:
+        for name, value in _read(file).items():
+            if name not in ServerConfig.model_fields:
+                problems.append(f"{file.name}: unknown setting '{name[:60]}'{_suggestion(name)}")
+                continue
+            values[name] = _from_folder(file.parent, name, value)
+            origins[name] = labels[name] = file.name
+    for variable, text in sorted(environment.items()):
+        if not variable.startswith(PREFIX) or variable in NOT_SETTINGS or _is_service_link(variable, text):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in ServerConfig.model_fields or variable != PREFIX + name.upper():
+            problems.append(f"environment: unknown variable {variable[:80]}{_suggestion(name, PREFIX)}")
+            continue
+        values[name] = _split(name, text)
+        origins[name] = labels[name] = variable
+    for name, value in command_line.items():
+        values[name] = value
+        origins[name] = "command line"
+        labels[name] = "--" + name.replace("_", "-")
+    if "metrics_host" not in values and "http_host" in values:
+        origins["metrics_host"] = origins["http_host"]
+
+    config: ServerConfig | None = None
+    try:
+        config = ServerConfig.model_validate(values)
+    except ValidationError as exc:
+        problems.extend(_sentences(exc, labels))
+    if problems or config is None:
+        raise InvalidServerConfig(problems)
+    return config.with_sources(origins, notes)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as exc:
+        raise InvalidServerConfig([f"cannot read the configuration file {file}: {exc.strerror or exc}"]) from exc
+    if len(raw) > MAX_FILE_BYTES:
+        raise InvalidServerConfig([f"{file} is larger than {MAX_FILE_BYTES} bytes: that is no configuration file"])
+    try:
+        return tomllib.loads(raw.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as exc:
+        raise InvalidServerConfig([f"{file} is not valid TOML: {exc}"]) from exc
+
+
+def _from_folder(folder: Path, name: str, value: Any) -> Any:
+    if name not in _PATH_FIELDS:
+        return value
+    if isinstance(value, list):
+        return [folder / item if isinstance(item, str) else item for item in value]
+    return folder / value if isinstance(value, str) else value
+
+
+def _split(name: str, text: str) -> Any:
+    if not is_list(name):
+        return text
+    return [part.strip() for part in text.split(flag_of(name).separator) if part.strip()]
+
+
+def _is_service_link(variable: str, text: str) -> bool:
+    return _SERVICE_LINK.fullmatch(variable) is not None or (
+        variable.endswith("_PORT") and _SERVICE_URL.match(text) is not None
+    )
+
+
+def _suggestion(name: str, prefix: str = "") -> str:
+    close = difflib.get_close_matches(name.lower(), ServerConfig.model_fields, n=1)
+    if not close:
+        return ""
+    return f", did you mean {prefix + close[0].upper() if prefix else repr(close[0])}?"
+
+
+def _sentences(error: ValidationError, labels: Mapping[str, str]) -> list[str]:
+    """One sentence per problem: the setting, where it was given, and the rule; never the value of a secret."""
+    sentences = []
+    for item in error.errors(include_url=False, include_context=False):
+        text = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected").rstrip(".")
+        if not item["loc"]:
+            sentences.append(text)
+            continue
+        name = str(item["loc"][0])
+        label = labels.get(name, name)
+        where = label if label.startswith("--") or label == name else f"{name} ({label})"
+        given = item.get("input")
+        shown = f", got {given[:80]!r}" if isinstance(given, str) and "restricted" not in name else ""
+        sentences.append(f"{where}: {text}{shown}")
+    return sentences

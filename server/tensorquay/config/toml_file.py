@@ -1,0 +1,282 @@
+"""config.toml → `ModelConfig`. Every key is in `toml_schema.py`; docs/configuration.md explains them for people."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from tensorquay.config.model import (
+    AllVersions,
+    BatchingConfig,
+    ExecutionConfig,
+    InlineRun,
+    InstanceGroup,
+    InstanceKind,
+    LatestVersions,
+    ModelConfig,
+    Oversize,
+    ProviderConfig,
+    QueuePolicy,
+    SpecificVersions,
+    TensorConfig,
+    TimeoutAction,
+    VersionPolicy,
+    WarmupData,
+    WarmupInput,
+    WarmupSample,
+)
+from tensorquay.config.refusal import TOML, ConfigRefused, did_you_mean
+from tensorquay.config.rules import SESSION_OPTION_PREFIXES, check
+from tensorquay.config.toml_schema import (
+    BatchingTable,
+    ConfigTable,
+    ExecutionTable,
+    InputTable,
+    OutputTable,
+    QueueTable,
+    VersionsTable,
+    WarmupTable,
+)
+from tensorquay.config.triton import MAX_CONFIG_BYTES
+from tensorquay.config.triton_execution import KNOWN_PARAMETERS
+from tensorquay.core.datatypes import DataType
+
+_PROVIDERS = {
+    "CPUExecutionProvider": "cpu",
+    "CUDAExecutionProvider": "cuda",
+    "TensorrtExecutionProvider": "tensorrt",
+    "OpenVINOExecutionProvider": "openvino",
+}
+"""ONNX Runtime's own names, for those who have them at hand."""
+
+_EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "missing": "it is required",
+}
+
+
+def parse_toml(text: str, *, source: str = TOML) -> ModelConfig:
+    """The configuration that `text` describes.
+
+    Raises: ConfigRefused naming file, key, value and rule for bad syntax, an unknown key (with the nearest known one),
+    a wrong type, a value out of bounds, a contradiction, or more than `MAX_CONFIG_BYTES`.
+    """
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_CONFIG_BYTES:
+        rule = f"at most {MAX_CONFIG_BYTES} bytes are read"
+        raise ConfigRefused(file=source, key="(whole file)", value=f"{size} bytes", rule=rule)
+    try:
+        written = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        where = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        line = int(where.group(1)) if where else None
+        raise ConfigRefused(
+            file=source, key="(syntax)", value=None, rule=f"not TOML: {error}"[:240], line=line
+        ) from None
+    try:
+        table = ConfigTable.model_validate(written)
+    except ValidationError as error:
+        raise _translate(error, source) from None
+    config = _Reader(source).config(table)
+    check(config)
+    return config
+
+
+class _Reader:
+    """Tables → values, with the file they blame."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def config(self, table: ConfigTable) -> ModelConfig:
+        for key, value in table.parameters.items():
+            if key in KNOWN_PARAMETERS:
+                raise self.refused(
+                    f"parameters.{key}",
+                    value,
+                    "this is config.pbtxt's spelling; [execution] and [batching] have a key for it",
+                )
+            if key.startswith(SESSION_OPTION_PREFIXES):
+                raise self.refused(
+                    f"parameters.{key}",
+                    value,
+                    "it is an option of the runtime's session; put it in [execution.session_options]",
+                )
+        return ModelConfig(
+            name=table.name,
+            default_model_filename=table.model_file,
+            max_batch_size=table.max_batch_size,
+            inputs=tuple(self.tensor(f"input[{i}]", each) for i, each in enumerate(table.input)),
+            outputs=tuple(self.tensor(f"output[{i}]", each) for i, each in enumerate(table.output)),
+            version_policy=None if table.versions is None else self.versions(table.versions),
+            instance_groups=tuple(
+                InstanceGroup(InstanceKind[each.kind.upper()], each.count, tuple(each.gpus), each.name)
+                for each in table.instances
+            ),
+            batching=None if table.batching is None else _batching(table.batching),
+            execution=self.execution(table.execution),
+            warmup=tuple(self.warmup(f"warmup[{i}]", each) for i, each in enumerate(table.warmup)),
+            parameters=dict(table.parameters),
+            metric_tags=dict(table.metric_tags),
+            source=self.file,
+        )
+
+    def refused(self, key: str, value: object, rule: str, hint: str = "") -> ConfigRefused:
+        return ConfigRefused(file=self.file, key=key, value=value, rule=rule, hint=hint)
+
+    def datatype(self, key: str, name: str) -> DataType:
+        found = DataType.from_config(name)
+        wire = {each.wire: each for each in DataType}
+        if found is None and name not in wire:
+            hint = did_you_mean(name.removeprefix("TYPE_"), wire)
+            raise self.refused(f"{key}.datatype", name, "no such data type", hint)
+        return found or wire[name]
+
+    def tensor(self, key: str, table: InputTable | OutputTable) -> TensorConfig:
+        return TensorConfig(
+            name=table.name,
+            datatype=None if table.datatype is None else self.datatype(key, table.datatype),
+            dims=None if table.dims is None else tuple(table.dims),
+            reshape=None if table.reshape is None else tuple(table.reshape),
+            optional=isinstance(table, InputTable) and table.optional,
+            labels_file=table.labels if isinstance(table, OutputTable) else "",
+            format=f"FORMAT_{table.format.upper()}" if isinstance(table, InputTable) else "FORMAT_NONE",
+        )
+
+    def versions(self, table: VersionsTable) -> VersionPolicy:
+        if table.count is not None and table.policy != "latest":
+            raise self.refused("versions.count", table.count, 'only policy = "latest" has a count')
+        if table.versions is not None and table.policy != "specific":
+            raise self.refused("versions.versions", table.versions, 'only policy = "specific" lists versions')
+        if table.policy == "all":
+            return AllVersions()
+        if table.policy == "specific":
+            return SpecificVersions(tuple(table.versions or ()))
+        return LatestVersions(1 if table.count is None else table.count)
+
+    def execution(self, table: ExecutionTable) -> ExecutionConfig:
+        if table.providers is not None and table.provider is not None:
+            rule = "providers = [...] and [[execution.provider]] say the same thing; keep one"
+            raise self.refused("execution.providers", table.providers, rule)
+        short = [ProviderConfig(_PROVIDERS.get(name, name)) for name in table.providers or ()]
+        long = [
+            ProviderConfig(_PROVIDERS.get(each.name, each.name), dict(each.options)) for each in table.provider or ()
+        ]
+        return ExecutionConfig(
+            providers=tuple(short or long),
+            allow_fallback=table.allow_fallback,
+            graph_optimization=table.graph_optimization,
+            intra_op_threads=table.intra_op_threads,
+            inter_op_threads=table.inter_op_threads,
+            parallel=table.parallel,
+            spinning=table.spinning,
+            memory_arena=table.memory_arena,
+            memory_pattern=table.memory_pattern,
+            arena_shrinkage=table.arena_shrinkage,
+            inline=InlineRun(table.inline),
+            session_options=dict(table.session_options),
+        )
+
+    def warmup(self, key: str, table: WarmupTable) -> WarmupSample:
+        return WarmupSample(
+            name=table.name,
+            batch_size=table.batch_size,
+            inputs={
+                name: WarmupInput(
+                    self.datatype(f"{key}.inputs.{name}", each.datatype),
+                    tuple(each.dims),
+                    WarmupData(each.data),
+                    each.file,
+                )
+                for name, each in table.inputs.items()
+            },
+            count=table.count,
+        )
+
+
+def _batching(table: BatchingTable) -> BatchingConfig:
+    return BatchingConfig(
+        enabled=table.enabled,
+        preferred_batch_sizes=tuple(table.preferred_batch_sizes),
+        max_queue_delay_us=table.max_queue_delay_us,
+        preserve_ordering=table.preserve_ordering,
+        priority_levels=table.priority_levels,
+        default_priority_level=table.default_priority_level,
+        default_queue_policy=_queue(table.queue),
+        priority_queue_policies={int(level): _queue(policy) for level, policy in table.priority.items()},
+        oversize=Oversize(table.oversize),
+    )
+
+
+def _queue(table: QueueTable) -> QueuePolicy:
+    return QueuePolicy(
+        timeout_action=TimeoutAction[table.timeout_action.upper()],
+        default_timeout_us=table.default_timeout_us,
+        allow_timeout_override=table.allow_timeout_override,
+        max_queue_size=table.max_queue_size,
+    )
+
+
+def _translate(error: ValidationError, file: str) -> ConfigRefused:
+    """pydantic's first finding in our words."""
+    findings = error.errors(include_url=False)
+    # A misspelt key is also a missing one; the misspelling is what helps.
+    found = min(findings, key=lambda each: each["type"] != "extra_forbidden")
+    path = tuple(found["loc"])
+    kind = str(found["type"])
+    if path and path[-1] == "[key]":  # a table's key is at fault, not the value under it
+        path = path[:-1]
+        return ConfigRefused(
+            file=file, key=_dotted(path), value=None, rule="the name of this table is a priority level, 1 …"
+        )
+    if kind == "extra_forbidden":
+        hint = did_you_mean(str(path[-1]), _keys_at(path[:-1]))
+        return ConfigRefused(file=file, key=_dotted(path), value=None, rule="unknown key", hint=hint)
+    if kind == "missing":
+        return ConfigRefused(file=file, key=_dotted(path), value=None, rule="it is required")
+    if kind == "literal_error":
+        expected = str(found.get("ctx", {}).get("expected", ""))
+        return ConfigRefused(file=file, key=_dotted(path), value=found["input"], rule=f"it must be {expected}")
+    expected = _EXPECTED.get(kind, str(found["msg"])[:200])
+    return ConfigRefused(file=file, key=_dotted(path), value=found["input"], rule=f"it must be {expected}")
+
+
+def _dotted(path: Iterable[int | str]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text[:240]
+
+
+def _keys_at(path: Sequence[int | str]) -> list[str]:
+    """The keys that the table at `path` may have."""
+    here: type[BaseModel] | None = ConfigTable
+    named_by_user = False
+    for part in path:
+        if isinstance(part, int) or named_by_user:
+            named_by_user = False  # a list's position or a mapping's key: `here` is the table inside already
+            continue
+        field = None if here is None else here.model_fields.get(part)
+        annotation = None if field is None else field.annotation
+        named_by_user = get_origin(annotation) is dict
+        here = _table_in(annotation)
+    return [] if here is None else list(here.model_fields)
+
+
+def _table_in(annotation: Any) -> type[BaseModel] | None:
+    """The table class within `X`, `X | None`, `list[X]` or `dict[str, X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inside = (_table_in(argument) for argument in get_args(annotation))
+    return next((found for found in inside if found is not None), None)

@@ -1,0 +1,226 @@
+"""Runs the method table on grpcio's asyncio server.
+
+The reference transport: everything a call means is in the handlers; this file only moves bytes, deadlines,
+cancellations and statuses. Handlers see raw message bytes, so no generated stubs are needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from tensorquay.core.errors import ServingError
+from tensorquay.engine import InferenceEngine
+from tensorquay.grpc_api.control import SERVICE, Method, category_of
+from tensorquay.grpc_api.infer import MAX_STREAM_INFLIGHT, InferHandler, InferStream
+from tensorquay.protocol import reflection
+from tensorquay.protocol.status import grpc_code, grpc_message
+from tensorquay.telemetry.unexpected import unexpected
+from tensorquay.transport.listen import PortTaken
+
+_log = logging.getLogger("tensorquay.grpc")
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_MAX_STREAMS = 4096
+_REFLECTION = (
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+)
+
+
+class GrpcServer:
+    """A grpcio server over the handlers.
+
+    Args:
+        restricted: access category → (header, value); the metadata key is "triton-grpc-protocol-" + header.
+        max_message_bytes: largest message either way.
+    """
+
+    def __init__(
+        self,
+        engine: InferenceEngine,
+        infer: InferHandler,
+        control: Mapping[str, Method],
+        *,
+        host: str,
+        port: int,
+        restricted: Mapping[str, tuple[str, str]],
+        max_message_bytes: int,
+    ) -> None:
+        self._engine = engine
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_send_message_length", max_message_bytes),
+                ("grpc.max_concurrent_streams", _MAX_STREAMS),
+                # Two servers on one port would share its traffic in silence; a taken port must be an error.
+                ("grpc.so_reuseport", 0),
+                # Triton's keepalive policy, which its users' clients are tuned to.
+                ("grpc.keepalive_time_ms", 7_200_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 300_000),
+                ("grpc.http2.max_ping_strikes", 2),
+            ]
+        )
+        calls = _Calls(engine, infer, control, restricted)
+        self._server.add_generic_rpc_handlers((_Router(calls, control),))
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            self.port = int(self._server.add_insecure_port(address))
+        except RuntimeError as error:
+            raise PortTaken(
+                f"cannot listen for gRPC on {host} port {port}: it is taken or not ours to listen on; stop the other "
+                "process or choose another port with --grpc-port (0 takes a free one)"
+            ) from error
+
+    async def start(self) -> None:
+        """Accept calls."""
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, give running ones `grace_s`, then cut them."""
+        await self._server.stop(grace_s)
+
+
+class _Router(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Method path → the kind of handler grpcio needs."""
+
+    def __init__(self, calls: _Calls, control: Mapping[str, Method]) -> None:
+        self._handlers: dict[str, Any] = {
+            path: grpc.unary_unary_rpc_method_handler(calls.unary(path, method)) for path, method in control.items()
+        }
+        self._handlers[f"{SERVICE}ModelInfer"] = grpc.unary_unary_rpc_method_handler(calls.model_infer)
+        self._handlers[f"{SERVICE}ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(calls.model_stream_infer)
+        for path in _REFLECTION:
+            self._handlers[path] = grpc.stream_stream_rpc_method_handler(calls.reflection)
+
+    def service(self, handler_call_details: Any) -> Any:
+        """grpcio's look-up; None answers UNIMPLEMENTED."""
+        return self._handlers.get(handler_call_details.method)
+
+
+class _Calls:
+    """The coroutines grpcio runs, one per call."""
+
+    def __init__(
+        self,
+        engine: InferenceEngine,
+        infer: InferHandler,
+        control: Mapping[str, Method],
+        restricted: Mapping[str, tuple[str, str]],
+    ) -> None:
+        self._engine = engine
+        self._infer = infer
+        self._control = control
+        self._restricted = restricted
+
+    def unary(self, path: str, method: Method) -> Any:
+        """A control method as grpcio wants it."""
+
+        async def call(message: bytes, context: Any) -> bytes:
+            await self._check_access(path, context)
+            try:
+                return await method(message)
+            except ServingError as error:
+                failure = error
+            except Exception as error:  # noqa: BLE001  a bug of ours must answer this client and hurt no other
+                failure = unexpected(error, _log, f"serving {path.rpartition('/')[2]}")
+            return await _abort(context, failure)
+
+        return call
+
+    async def model_infer(self, message: bytes, context: Any) -> bytes:
+        """ModelInfer. grpcio cancels this coroutine when the client cancels or its deadline passes."""
+        await self._check_access(f"{SERVICE}ModelInfer", context)
+        answered: asyncio.Future[bytes | ServingError] = asyncio.get_running_loop().create_future()
+
+        def answer(outcome: bytes | ServingError) -> None:
+            if not answered.done():
+                answered.set_result(outcome)
+
+        ticket = self._infer.start(
+            message, answer, metadata=context.invocation_metadata() or (), deadline_ns=self._deadline_ns(context)
+        )
+        try:
+            outcome = await answered
+        except asyncio.CancelledError:
+            if ticket is not None:
+                ticket.cancel()
+            raise
+        return outcome if isinstance(outcome, bytes) else await _abort(context, outcome)
+
+    async def model_stream_infer(self, messages: AsyncIterator[bytes], context: Any) -> None:
+        """ModelStreamInfer: a reader feeds the stream, this coroutine writes what it emits."""
+        await self._check_access(f"{SERVICE}ModelStreamInfer", context)
+        outbox: asyncio.Queue[bytes | ServingError | None] = asyncio.Queue()
+        room = asyncio.Event()
+        stream = InferStream(
+            self._infer,
+            metadata=context.invocation_metadata() or (),
+            deadline_ns=self._deadline_ns(context),
+            emit=outbox.put_nowait,
+            fail=outbox.put_nowait,
+            idle=room.set,
+        )
+
+        async def read() -> None:
+            async for message in messages:
+                stream.feed(message)
+                # A client that sends and does not read is not read either.
+                while stream.inflight + outbox.qsize() >= MAX_STREAM_INFLIGHT:
+                    room.clear()
+                    await room.wait()
+            while stream.inflight:
+                room.clear()
+                await room.wait()
+            outbox.put_nowait(None)
+
+        reader = asyncio.create_task(read(), name="grpc-stream-reader")
+        try:
+            while (item := await outbox.get()) is not None:
+                if isinstance(item, ServingError):
+                    await _abort(context, item)
+                await context.write(item)
+                room.set()
+        finally:
+            stream.cancel()
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def reflection(self, messages: AsyncIterator[bytes], _context: Any) -> AsyncIterator[bytes]:
+        """Server reflection, v1 and v1alpha: they differ in their package's name only."""
+        async for message in messages:
+            yield reflection.answer(message)
+
+    def _deadline_ns(self, context: Any) -> int | None:
+        remaining_s = context.time_remaining()
+        if remaining_s is None or remaining_s > 1e6:
+            return None
+        return self._engine.clock.now_ns() + int(max(remaining_s, 0.0) * 1e9)
+
+    async def _check_access(self, path: str, context: Any) -> None:
+        needed = self._restricted.get(category_of(path) or "")
+        if needed is None:
+            return
+        header, value = needed
+        given = dict(context.invocation_metadata() or ()).get(f"triton-grpc-protocol-{header.lower()}", "")
+        if not hmac.compare_digest(str(given).encode(), value.encode()):
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE, f"This protocol is restricted, expecting header '{header}'"
+            )
+
+
+async def _abort(context: Any, error: ServingError) -> bytes:
+    """End the call with `error`'s status. Never returns: grpcio raises."""
+    trailing: tuple[tuple[str, str], ...] = ()
+    if error.retry_after_s is not None:
+        # What gRPC clients with a retry policy understand: milliseconds to wait.
+        trailing = (("grpc-retry-pushback-ms", str(round(error.retry_after_s * 1000))),)
+    await context.abort(_CODES[grpc_code(error.kind)], grpc_message(error), trailing)
+    raise AssertionError("grpcio's abort returned")

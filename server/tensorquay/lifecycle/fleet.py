@@ -1,0 +1,341 @@
+"""Carry out the plan: load in threads, swap in one loop step, drain, close. Decides nothing itself.
+
+Owns the version table, the served versions and the catalogue. Loop-confined: threads get a recipe and return a loaded
+version. One plan runs whenever something of a model changed; loads beyond `load_threads` wait their turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from tensorquay.backends.api import Session
+from tensorquay.batching.batcher import Batcher
+from tensorquay.config.model import BatchingConfig
+from tensorquay.core.clock import Clock
+from tensorquay.core.errors import ServingError
+from tensorquay.core.ids import VersionId
+from tensorquay.core.signature import Signature
+from tensorquay.lifecycle.lease import Catalogue, LoadedVersion, ServedModel, ServedVersion, catalogue
+from tensorquay.lifecycle.loader import close_sessions, collect_and_freeze
+from tensorquay.lifecycle.plan import Load, Unload, plan, plan_model
+from tensorquay.lifecycle.recipe import Recipe
+from tensorquay.lifecycle.state import Event, State
+from tensorquay.lifecycle.table import UNLOADED, VersionTable
+from tensorquay.lifecycle.upload import Upload
+from tensorquay.lifecycle.views import Known, recipe_of, view_of
+from tensorquay.telemetry.statistics import StatisticsTable, VersionStatistics
+
+_log = logging.getLogger("tensorquay.lifecycle")
+
+
+class LoadsVersions(Protocol):
+    """What the fleet asks of a loader; `Loader` is the real one."""
+
+    def load(self, recipe: Recipe) -> LoadedVersion:
+        """See `Loader.load`."""
+        ...
+
+
+class MakesBatcher(Protocol):
+    """How a batcher is made; `Batcher` itself, or a partial of it."""
+
+    def __call__(
+        self,
+        sessions: Sequence[Session],
+        signature: Signature,
+        batching: BatchingConfig,
+        *,
+        stats: VersionStatistics,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        inline: bool,
+    ) -> Batcher:
+        """See `Batcher`."""
+        ...
+
+
+class Fleet:
+    """All loaded versions.
+
+    `remembers_unloaded`: what was unloaded stays in the table although nobody aims at it any more (explicit mode, where
+    the index tells so); set by the manager.
+
+    Args:
+        tidy: called in the load thread after a load, before the version is READY (garbage collection).
+    """
+
+    def __init__(
+        self,
+        loader: LoadsVersions,
+        make_batcher: MakesBatcher,
+        statistics: StatisticsTable,
+        *,
+        clock: Clock,
+        load_threads: int,
+        tidy: Callable[[], None] = collect_and_freeze,
+    ) -> None:
+        self.table = VersionTable()
+        self.catalogue: Catalogue = {}
+        self.remembers_unloaded = False
+        self._loader = loader
+        self._make_batcher = make_batcher
+        self._statistics = statistics
+        self._clock = clock
+        self._load_threads = load_threads
+        self._tidy = tidy
+        self._loading = 0
+        self._closing = False
+        self._targets: dict[str, Known] = {}
+        self._served: dict[VersionId, ServedVersion] = {}
+        # Names with planned loads for which no thread was free, in order of arrival.
+        self._waiting: dict[str, None] = {}
+        self._quiet: dict[str, list[asyncio.Future[None]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._load_pool = ThreadPoolExecutor(load_threads, thread_name_prefix="tq-load")
+        self._close_pool = ThreadPoolExecutor(2, thread_name_prefix="tq-close")
+
+    # -- targets
+
+    @property
+    def targets(self) -> Mapping[str, Known]:
+        """The models that should serve, by name."""
+        return self._targets
+
+    def aim(self, name: str, known: Known | None) -> None:
+        """From now on `name` should serve as `known` says; None: not at all. Begins what that takes at once.
+
+        While closing nothing new is begun.
+        """
+        before = self._targets.pop(name, None)
+        with self.holding(known):
+            if known is not None and not self._closing:
+                self._targets[name] = known
+                if known.upload is not None:
+                    known.upload.hold()
+            if before is not None and before.upload is not None:
+                self._drop(before.upload)
+            self._reconcile(name)
+
+    @contextlib.contextmanager
+    def holding(self, known: Known | None) -> Iterator[None]:
+        """Keep the uploaded files of `known` while this lasts; afterwards they go unless something else holds them."""
+        upload = known.upload if known is not None else None
+        if upload is not None:
+            upload.hold()
+        try:
+            yield
+        finally:
+            if upload is not None:
+                self._drop(upload)
+
+    def aim_all(self, models: Mapping[str, Known]) -> None:
+        """`aim` for every name, those that are gone included; unchanged models cost one comparison."""
+        for name in [name for name in self._targets if name not in models]:
+            self.aim(name, None)
+        for name, known in models.items():
+            if self._targets.get(name) != known:
+                self.aim(name, known)
+
+    def retry(self, name: str) -> None:
+        """Forget the failures of `name`, so that the next `aim` tries again."""
+        self.table.forget(name, lambda row: row.failed)
+
+    async def quiet(self, names: Iterable[str]) -> None:
+        """Wait until nothing of `names` is being loaded or waits for it."""
+        for name in names:
+            if self._is_busy(name):
+                future = asyncio.get_running_loop().create_future()
+                self._quiet.setdefault(name, []).append(future)
+                await future
+
+    async def idle(self) -> None:
+        """Wait until nothing at all is being loaded, drained or closed."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def retire_all(self) -> None:
+        """Unload everything, and begin nothing any more."""
+        self._closing = True
+        self.aim_all({})
+
+    async def close(self) -> None:
+        """`retire_all`, then end the threads. Waits for loads (they cannot be stopped), leases and batches."""
+        self.retire_all()
+        await self.idle()
+        self._load_pool.shutdown(wait=False)
+        self._close_pool.shutdown(wait=False)
+
+    # -- obeying the plan
+
+    def _reconcile(self, name: str) -> None:
+        """Do what the plan says for `name` now; what finds no free thread waits."""
+        self._waiting.pop(name, None)
+        known = self._targets.get(name)
+        if not self.remembers_unloaded:
+            there = known.folder.versions if known is not None else {}
+            self.table.forget(name, lambda row: row.id.version not in there)
+        rows = self.table.of(name)
+        views = {name: view_of(known, rows)} if known is not None else {}
+        busy_here = sum(row.state is State.LOADING for row in rows)
+        retired: list[ServedVersion] = []
+        for action in plan(views, rows, busy_here + self._load_threads - self._loading):
+            match action:
+                case Load():
+                    assert known is not None
+                    self._begin(known, action)
+                case Unload(version):
+                    self.table.apply(version, Event.RETIRE)
+                    retired.append(self._served.pop(version))
+        # One step: the old generation leaves the catalogue and the new one enters it between two requests.
+        self._publish(name)
+        for served in retired:
+            self._spawn(self._drain(served))
+        if known is not None:
+            rest = plan_model(view_of(known, self.table.of(name)), self.table.of(name))
+            if any(isinstance(action, Load) for action in rest):
+                self._waiting[name] = None
+        if not self._is_busy(name):
+            for future in self._quiet.pop(name, []):
+                if not future.done():
+                    future.set_result(None)
+
+    def _is_busy(self, name: str) -> bool:
+        return name in self._waiting or any(row.state is State.LOADING for row in self.table.of(name))
+
+    def _publish(self, name: str) -> None:
+        mine = [self._served[row.id] for row in self.table.of(name) if row.state is State.READY]
+        changed: dict[str, ServedModel] = dict(self.catalogue)
+        changed.pop(name, None)
+        changed.update(catalogue(mine))
+        self.catalogue = changed
+
+    def _begin(self, known: Known, load: Load) -> None:
+        recipe = recipe_of(known, load)
+        self.table.begin(load)
+        self._loading += 1
+        if known.upload is not None:
+            known.upload.hold()
+        _log.info("loading %s", load.id.key, extra=_facts(load.id, "load_started"))
+        self._spawn(self._load(recipe, known.upload))
+
+    async def _load(self, recipe: Recipe, upload: Upload | None) -> None:
+        loop = asyncio.get_running_loop()
+        loaded: LoadedVersion | None = None
+        reason = ""
+        try:
+            loaded = await loop.run_in_executor(self._load_pool, self._load_in_thread, recipe)
+            self._admit(loaded, upload)
+        except ServingError as exc:
+            reason = exc.message
+        except Exception as exc:  # noqa: BLE001  a backend may raise anything; it must cost this version and nothing else
+            error_id = secrets.token_hex(4)
+            _log.exception("loading %s failed, error id %s", recipe.id.key, error_id)
+            what = "out of memory" if isinstance(exc, MemoryError) else "internal error"
+            reason = f"{what} while loading the model (error id {error_id}, see the server's log)"
+        if reason and loaded is not None:
+            await loop.run_in_executor(self._close_pool, close_sessions, loaded.distinct_sessions())
+        self._loading -= 1
+        if reason:
+            self._refuse(recipe.id, reason, upload)
+        self._reconcile(recipe.id.name)
+        while self._waiting and self._loading < self._load_threads:
+            self._reconcile(next(iter(self._waiting)))
+
+    def _load_in_thread(self, recipe: Recipe) -> LoadedVersion:
+        loaded = self._loader.load(recipe)
+        try:
+            self._tidy()
+        except BaseException:
+            close_sessions(loaded.distinct_sessions())
+            raise
+        return loaded
+
+    def _admit(self, loaded: LoadedVersion, upload: Upload | None) -> None:
+        """`loaded` becomes READY; the caller reconciles in the same step."""
+        stats = self._statistics.of(loaded.id.key)
+        batcher = self._make_batcher(
+            loaded.sessions,
+            loaded.signature,
+            loaded.effective.config.batching or BatchingConfig(),
+            stats=stats,
+            clock=self._clock,
+            loop=asyncio.get_running_loop(),
+            inline=loaded.inline,
+        )
+        self._served[loaded.id] = ServedVersion(loaded, batcher, stats, upload)
+        self.table.apply(loaded.id, Event.LOADED)
+        stats.loads += 1
+        stats.load_seconds = loaded.load_ns / 1e9
+        facts = _facts(loaded.id, "model_ready") | {"load_ms": loaded.load_ns // 1_000_000, **loaded.properties}
+        _log.info("%s is READY (%s)", loaded.id.key, _summary(loaded), extra=facts)
+        for note in loaded.notes:
+            _log.warning("%s: %s", loaded.id.key, note, extra=_facts(loaded.id, "model_note"))
+
+    def _refuse(self, version: VersionId, reason: str, upload: Upload | None) -> None:
+        self.table.apply(version, Event.FAILED, reason)
+        self._statistics.of(version.key).load_failures += 1
+        if upload is not None:
+            self._drop(upload)
+        _log.error("failed to load %s: %s", version.key, reason, extra=_facts(version, "load_failed"))
+
+    async def _drain(self, served: ServedVersion) -> None:
+        version = served.id
+        _log.info("unloading %s", version.key, extra=_facts(version, "unload_started"))
+        await served.drained()
+        try:
+            await served.batcher.close()
+        except Exception:  # noqa: BLE001  its sessions must be closed all the same
+            _log.exception("the batcher of %s did not close cleanly", version.key)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._close_pool, close_sessions, served.loaded.distinct_sessions())
+        if served.upload is not None:
+            self._drop(served.upload)
+        self.table.apply(version, Event.DRAINED, UNLOADED)
+        _log.info("unloaded %s", version.key, extra=_facts(version, "unloaded"))
+        self._reconcile(version.name)
+
+    # -- helpers
+
+    def _drop(self, upload: Upload) -> None:
+        if upload.drop():
+            self._spawn(self._delete(upload))
+
+    async def _delete(self, upload: Upload) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._close_pool, upload.delete)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        with contextlib.suppress(asyncio.CancelledError):
+            failure = task.exception()
+            if failure is not None:
+                _log.critical("a lifecycle task died", exc_info=failure)
+
+
+def _facts(version: VersionId, event: str) -> dict[str, object]:
+    return {
+        "event": event,
+        "model": version.name,
+        "model_version": version.version,
+        "generation": version.generation,
+    }
+
+
+def _summary(loaded: LoadedVersion) -> str:
+    batches = (
+        f"batches up to {loaded.signature.max_batch_size}"
+        if loaded.signature.batches
+        else f"no batching: {loaded.signature.unbatched_because or 'as configured'}"
+    )
+    where = ",".join(loaded.placement.providers)
+    return f"{where}, {loaded.properties.get('instances', '?')} instance(s), {batches}"

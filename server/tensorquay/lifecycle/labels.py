@@ -1,0 +1,47 @@
+"""Read label files: one label per line, from inside the model's folder and nowhere else.
+
+Triton follows `label_filename: "../../x"` out of the repository; here that is refused (it would show any file of the
+machine to whoever asks for a classification).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from tensorquay.config.model import ModelConfig
+from tensorquay.core.errors import ModelFailed
+from tensorquay.repository.files import UnusableFile, read_inside
+
+MAX_LABEL_BYTES = 16 << 20
+"""Largest label file read; a million labels of sixteen characters."""
+
+
+def read_labels(folder: Path, config: ModelConfig) -> dict[str, tuple[str, ...]]:
+    """The labels of each output of `config` that names a file, by output name.
+
+    Args: folder: the model's folder.
+    Raises: ModelFailed for a file that is not there, not inside, not text, or too large.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for output in config.outputs:
+        if output.labels_file:
+            found[output.name] = _read(folder, output.labels_file, output.name)
+    return found
+
+
+def _read(folder: Path, name: str, output: str) -> tuple[str, ...]:
+    pure = PurePosixPath(name)
+    shown = name[:64]
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\x00" in name:
+        raise ModelFailed(f"output '{output}': label_filename '{shown}' is not a file inside the model's folder")
+    try:
+        data = read_inside(folder / name, shown, folder.resolve(), MAX_LABEL_BYTES)
+        text = data.decode()
+    except UnusableFile as exc:
+        raise ModelFailed(f"output '{output}': label_filename: {exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise ModelFailed(f"output '{output}': label_filename '{shown}' is not UTF-8 text") from exc
+    lines = text.split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return tuple(line.rstrip("\r") for line in lines)

@@ -1,0 +1,134 @@
+"""A loaded version and the leases on it; and the immutable catalogue requests look them up in.
+
+A lease keeps the version alive: it is retired by leaving the catalogue, and closed when the last lease ended.
+Everything here runs on the loop, so a lease is one addition. No locks, no awaits, nothing allocated per request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tensorquay.backends.api import Placement, Session
+from tensorquay.batching.batcher import Batcher
+from tensorquay.config.model import EffectiveConfig
+from tensorquay.core.errors import InvariantViolation
+from tensorquay.core.ids import VersionId
+from tensorquay.core.messages import ModelMetadata
+from tensorquay.core.signature import Signature
+from tensorquay.lifecycle.upload import Upload
+from tensorquay.telemetry.statistics import VersionStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedVersion:
+    """What a load produced: everything about a version that never changes while it lives.
+
+    `sessions` has one entry per slot (an entry may repeat); `platform` is what clients call the format.
+    `properties` are the facts shown in metadata: provider, threads, instances, why it does not batch, notes.
+    """
+
+    id: VersionId
+    signature: Signature
+    effective: EffectiveConfig
+    sessions: tuple[Session, ...]
+    placements: tuple[Placement, ...]
+    inline: bool
+    run_ns: int
+    load_ns: int
+    platform: str
+    backend: str
+    notes: tuple[str, ...] = ()
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def placement(self) -> Placement:
+        """Of the first session; all sessions of a version have the same configuration."""
+        return self.placements[0]
+
+    def distinct_sessions(self) -> list[Session]:
+        """Each session once, for closing."""
+        return list({id(session): session for session in self.sessions}.values())
+
+
+class ServedVersion:
+    """A version that answers. Loop-confined; owner: the manager."""
+
+    __slots__ = ("_drained", "batcher", "id", "leases", "loaded", "signature", "stats", "upload")
+
+    def __init__(
+        self, loaded: LoadedVersion, batcher: Batcher, stats: VersionStatistics, upload: Upload | None = None
+    ) -> None:
+        self.id = loaded.id
+        self.loaded = loaded
+        self.signature = loaded.signature
+        self.batcher = batcher
+        self.stats = stats
+        self.upload = upload
+        self.leases = 0
+        self._drained: asyncio.Future[None] | None = None
+
+    @property
+    def effective(self) -> EffectiveConfig:
+        """The configuration it really runs with."""
+        return self.loaded.effective
+
+    @property
+    def placement(self) -> Placement:
+        """What runs where."""
+        return self.loaded.placement
+
+    def acquire(self) -> None:
+        """Begin a lease; end it with `release`, exactly once."""
+        self.leases += 1
+
+    def release(self) -> None:
+        """End a lease.
+
+        Raises: InvariantViolation when there is none.
+        """
+        if self.leases <= 0:
+            raise InvariantViolation(f"{self.id}: released more often than leased")
+        self.leases -= 1
+        if self.leases == 0 and self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    async def drained(self) -> None:
+        """Wait until no lease is left. For a version that already left the catalogue, so that none can begin."""
+        if self.leases == 0:
+            return
+        if self._drained is None:
+            self._drained = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._drained)
+
+    def metadata(self, versions: Sequence[int]) -> ModelMetadata:
+        """What `GET /v2/models/{m}` says, `versions` being those of the model that are READY."""
+        return ModelMetadata(
+            name=self.id.name,
+            versions=tuple(str(version) for version in versions),
+            platform=self.loaded.platform,
+            inputs=self.signature.inputs,
+            outputs=self.signature.outputs,
+            properties=self.loaded.properties,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """The READY versions of one model, ascending; `highest` answers when a client names none."""
+
+    versions: Mapping[int, ServedVersion]
+    highest: ServedVersion
+
+
+Catalogue = Mapping[str, ServedModel]
+"""What requests see; replaced as a whole when anything changes, never edited."""
+
+
+def catalogue(versions: Iterable[ServedVersion]) -> dict[str, ServedModel]:
+    """A catalogue of `versions`; of two generations of a version the newer one is listed."""
+    found: dict[str, dict[int, ServedVersion]] = {}
+    for served in sorted(versions, key=lambda served: served.id):
+        found.setdefault(served.id.name, {})[served.id.version] = served
+    return {name: ServedModel(listed, listed[max(listed)]) for name, listed in found.items()}

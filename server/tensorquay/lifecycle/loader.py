@@ -1,0 +1,157 @@
+"""Load one version, from the file to warm sessions. Blocking: called in a load thread; touches nothing shared.
+
+The order is cheapest refusal first: signature, configuration, labels, instances, and only then sessions. Whatever
+fails, no session stays open.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tensorquay.backends.api import Backend, LoadRequest, Session
+from tensorquay.config.effective import Defaults, effective, signature
+from tensorquay.config.model import EffectiveConfig, InlineRun, InstanceKind, ModelConfig
+from tensorquay.core.clock import Clock
+from tensorquay.core.signature import Signature
+from tensorquay.lifecycle.instances import PlannedSession, plan_instances
+from tensorquay.lifecycle.labels import read_labels
+from tensorquay.lifecycle.lease import LoadedVersion
+from tensorquay.lifecycle.recipe import Recipe
+from tensorquay.lifecycle.warmup import WarmupReport, warm_up
+
+_log = logging.getLogger("tensorquay.lifecycle")
+
+BackendChoice = Callable[[ModelConfig], Backend]
+"""The backend for a configuration (its `backend` or `platform`, which may be empty); raises ServingError for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What there is to run on: GPU numbers the runtime can use, and intra-op threads one session may have."""
+
+    gpus: tuple[int, ...] = ()
+    thread_budget: int = 1
+
+
+class Loader:
+    """Loads versions. Stateless after construction; several threads may call it at once.
+
+    Args:
+        backend_for: picks the runtime.
+        defaults: for what neither a model's configuration nor its graph says.
+    """
+
+    def __init__(
+        self, backend_for: BackendChoice, machine: Machine, *, clock: Clock, defaults: Defaults | None = None
+    ) -> None:
+        self._backend_for = backend_for
+        self._machine = machine
+        self._defaults = defaults or Defaults()
+        self._clock = clock
+
+    def load(self, recipe: Recipe) -> LoadedVersion:
+        """A warm version.
+
+        Raises: ServingError saying what is wrong with the model; whatever else a runtime raises passes through.
+        Nothing stays open then.
+        """
+        started_ns = self._clock.now_ns()
+        declared = recipe.declared
+        backend = self._backend_for(declared if declared is not None else ModelConfig())
+        graph = backend.inspect(recipe.model_path)
+        config = effective(recipe.id.name, declared, graph.inputs, graph.outputs, defaults=self._defaults)
+        labels = read_labels(recipe.folder, config.config)
+        takes = signature(config, graph.inputs, graph.outputs, labels)
+        planned = plan_instances(config.config.instance_groups, self._machine.gpus)
+        made: list[Session] = []
+        try:
+            for each in planned:
+                made.append(self._make(backend, recipe, config, each))  # noqa: PERF401  `made` must be exact if one fails
+            report = warm_up(made, takes, config.config.warmup, recipe.folder, self._clock)
+        except BaseException:
+            close_sessions(made)
+            raise
+        load_ns = self._clock.now_ns() - started_ns
+        return _describe(recipe, backend, _Parts(config, takes, planned, tuple(made), report, load_ns))
+
+    def _make(self, backend: Backend, recipe: Recipe, config: EffectiveConfig, planned: PlannedSession) -> Session:
+        return backend.load(
+            LoadRequest(
+                model_path=recipe.model_path,
+                execution=config.config.execution,
+                kind=planned.kind,
+                device_id=planned.device_id,
+                thread_budget=self._machine.thread_budget,
+            )
+        )
+
+
+def close_sessions(sessions: Sequence[Session]) -> None:
+    """Close each of `sessions`; one that fails to close does not keep the others open."""
+    for session in sessions:
+        try:
+            session.close()
+        except Exception:  # noqa: BLE001  a runtime may raise anything; the version is gone either way
+            _log.exception("a session did not close cleanly")
+
+
+def collect_and_freeze() -> None:
+    """Take what a load left out of the garbage collector's rounds, so that no round stops requests later.
+
+    Thawed first: frozen garbage of a version unloaded since would otherwise stay for ever.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a load has made when all went well."""
+
+    config: EffectiveConfig
+    signature: Signature
+    planned: tuple[PlannedSession, ...]
+    sessions: tuple[Session, ...]
+    warmup: WarmupReport
+    load_ns: int
+
+
+def _describe(recipe: Recipe, backend: Backend, parts: _Parts) -> LoadedVersion:
+    config = parts.config.config
+    placements = tuple(session.placement for session in parts.sessions)
+    on_cpu = all(each.kind is not InstanceKind.GPU for each in parts.planned)
+    mode = config.execution.inline
+    inline = mode is InlineRun.ALWAYS or (mode is InlineRun.AUTO and parts.warmup.cheap and on_cpu)
+    slots = tuple(
+        session for each, session in zip(parts.planned, parts.sessions, strict=True) for _ in range(each.slots)
+    )
+    notes = (*placements[0].notes, *parts.warmup.notes)
+    properties = {
+        "providers": ",".join(placements[0].providers),
+        "intra_op_threads": str(placements[0].intra_op_threads),
+        "instances": str(len(slots)),
+        "runs_on": "event loop" if inline else "worker thread",
+        "median_run_us": str(parts.warmup.run_ns // 1000),
+    }
+    if parts.signature.unbatched_because:
+        properties["unbatched_because"] = parts.signature.unbatched_because
+    if notes:
+        properties["notes"] = "; ".join(notes)
+    return LoadedVersion(
+        id=recipe.id,
+        signature=parts.signature,
+        effective=parts.config,
+        sessions=slots,
+        placements=placements,
+        inline=inline,
+        run_ns=parts.warmup.run_ns,
+        load_ns=parts.load_ns,
+        platform=config.platform or f"{backend.name}_onnx",
+        backend=config.backend or backend.name,
+        notes=notes,
+        properties=properties,
+    )

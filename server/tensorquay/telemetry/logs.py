@@ -1,0 +1,288 @@
+"""The process's log: text for people or JSON lines for machines, written off the threads that log.
+
+Owns the handler on the root logger, the queue and the writing thread. Logging never blocks and never raises: the queue
+is bounded and what does not fit is counted and told later; a stream that fails (full disk, closed pipe) is told once.
+Fields given as `extra=` are part of the line; `request_id` has its own place. Text from clients cannot break a line:
+control characters are escaped.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import logging.handlers
+import queue
+import sys
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from tensorquay.config.server import LogFormat, ServerConfig
+
+OURS: Final = "tensorquay"
+ACCESS: Final = "tensorquay.access"
+"""Name of the logger for one line per request; silent unless the access log is on."""
+
+QUEUE_RECORDS = 10_000
+MAX_TEXT = 16_384
+"""Longest message, in characters; a hostile name must not fill a disk."""
+
+_CLOSE_TIMEOUT_S = 5.0
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))} | {
+    ord("\n"): "\\n",
+    ord("\r"): "\\r",
+    ord("\t"): "\\t",
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+_LETTERS = {"DEBUG": "D", "INFO": "I", "WARNING": "W", "ERROR": "E", "CRITICAL": "C"}
+
+
+@dataclass(slots=True)
+class LogState:
+    """What is logged and how; changed at run time through `LogSettings` only."""
+
+    info: bool = True
+    warning: bool = True
+    error: bool = True
+    verbose: int = 0
+    format: LogFormat = LogFormat.TEXT
+
+    def allows(self, level: int) -> bool:
+        """Whether a record of `level` is wanted; CRITICAL always is."""
+        if level >= logging.CRITICAL:
+            return True
+        if level >= logging.ERROR:
+            return self.error
+        if level >= logging.WARNING:
+            return self.warning
+        if level >= logging.INFO:
+            return self.info
+        return self.verbose > 0
+
+
+class Logs:
+    """The process's log output, from `start` to `close`.
+
+    Args:
+        config: its log_* fields and access_log.
+        stream: where to write when there is no log_file; standard error by default.
+    """
+
+    def __init__(
+        self, config: ServerConfig, *, stream: TextIO | None = None, queue_records: int = QUEUE_RECORDS
+    ) -> None:
+        self.file = config.log_file
+        self.state = LogState(
+            info=config.log_info,
+            warning=config.log_warning,
+            error=config.log_error,
+            verbose=config.log_verbose,
+            format=config.log_format,
+        )
+        self._access = config.access_log
+        self._stream = stream
+        self._queue: queue.Queue[logging.LogRecord | None] = queue.Queue(queue_records)
+        self._handler = _Enqueue(self._queue, self.state)
+        self._thread: threading.Thread | None = None
+        self._restore: list[tuple[logging.Logger, int]] = []
+
+    def start(self) -> None:
+        """Take over the root logger.
+
+        Raises: OSError when log_file cannot be opened.
+        """
+        sink = _open(self.file, self._stream)
+        sink.setFormatter(_Lines(self.state))
+        self._thread = threading.Thread(target=self._write, args=(sink,), name="logs", daemon=True)
+        self._thread.start()
+        self._restore = [(logger, logger.level) for logger in map(logging.getLogger, ("", OURS, ACCESS))]
+        logging.getLogger().addHandler(self._handler)
+        self.apply()
+
+    def apply(self) -> None:
+        """Set the loggers' levels from `state`, so that unwanted records are not even made."""
+        wanted = [
+            level for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR) if self.state.allows(level)
+        ]
+        lowest = wanted[0] if wanted else logging.CRITICAL
+        logging.getLogger(OURS).setLevel(lowest)
+        # Libraries talk a lot at INFO; theirs comes with verbose 1, their DEBUG with verbose 2.
+        floor = {0: logging.WARNING, 1: logging.INFO}.get(self.state.verbose, logging.DEBUG)
+        logging.getLogger().setLevel(max(floor, lowest))
+        logging.getLogger(ACCESS).setLevel(logging.NOTSET if self._access else logging.CRITICAL + 1)
+
+    @property
+    def dropped(self) -> int:
+        """Records that found the queue full, so far."""
+        return self._handler.dropped
+
+    def close(self) -> None:
+        """Write what waits (within a few seconds) and give the root logger back."""
+        if self._thread is None:
+            return
+        logging.getLogger().removeHandler(self._handler)
+        for logger, level in self._restore:
+            logger.setLevel(level)
+        try:
+            self._queue.put(None, timeout=_CLOSE_TIMEOUT_S)
+        except queue.Full:
+            pass  # the stream hangs; the thread is a daemon and ends with the process
+        else:
+            self._thread.join(_CLOSE_TIMEOUT_S)
+        self._thread = None
+
+    def _write(self, sink: logging.Handler) -> None:
+        told = 0
+        while (record := self._queue.get()) is not None:
+            sink.handle(record)
+            told = self._tell_dropped(sink, told)
+        self._tell_dropped(sink, told)
+        if self.file is not None:
+            sink.close()
+
+    def _tell_dropped(self, sink: logging.Handler, told: int) -> int:
+        dropped = self._handler.dropped
+        if dropped > told and self._queue.empty():
+            text = f"{dropped - told} log records were dropped: they came faster than they could be written"
+            sink.handle(logging.LogRecord(OURS + ".logs", logging.WARNING, "", 0, text, None, None))
+            return dropped
+        return told
+
+
+class _Enqueue(logging.Handler):
+    """Hands records to the writing thread; a full queue costs a count, never a wait."""
+
+    def __init__(self, target: queue.Queue[logging.LogRecord | None], state: LogState) -> None:
+        super().__init__()
+        self._target = target
+        self._state = state
+        self.dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._state.allows(record.levelno):
+            return
+        record = copy.copy(record)  # other handlers see the same object
+        try:
+            # Formatted here, so that no array or frame is kept alive by a waiting record.
+            record.msg, record.args = record.getMessage()[:MAX_TEXT], None
+            if record.exc_info:
+                record.exc_text = record.exc_text or _PLAIN.formatException(record.exc_info)
+                record.exc_info = None
+        except Exception as exc:  # noqa: BLE001 - a wrong format string is a bug to be read, not a reason to fail a request
+            record.msg, record.args = f"(unprintable log message: {exc!r})", None
+        try:
+            self._target.put_nowait(record)
+        except queue.Full:
+            self.dropped += 1
+
+
+_PLAIN = logging.Formatter()
+
+
+class _Forgiving(logging.Handler):
+    """A stream that fails is told once on standard error; the records meanwhile are lost, nothing else is."""
+
+    _failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002 - logging's signature
+        if self._failed:
+            return
+        self._failed = True
+        cause = sys.exc_info()[1]
+        try:
+            if sys.__stderr__ is not None:
+                sys.__stderr__.write(f"tensorquay: the log cannot be written ({cause}); log lines are being lost\n")
+        except (OSError, ValueError):
+            return  # nowhere left to tell
+
+
+class _Stream(_Forgiving, logging.StreamHandler[TextIO]):
+    """Standard error, or a stream handed in."""
+
+
+class _File(_Forgiving, logging.handlers.WatchedFileHandler):
+    """A file, reopened when it was renamed or removed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # reopening failed
+            self.handleError(record)
+
+
+def _open(file: Path | None, stream: TextIO | None) -> logging.Handler:
+    if file is None:
+        return _Stream(stream if stream is not None else sys.stderr)
+    return _File(file, encoding="utf-8", errors="backslashreplace")
+
+
+class _Lines(logging.Formatter):
+    """One record as one line (and, in text, its traceback below)."""
+
+    def __init__(self, state: LogState) -> None:
+        super().__init__()
+        self._state = state
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            name: value for name, value in vars(record).items() if name not in _STANDARD and not name.startswith("_")
+        }
+        request_id = fields.pop("request_id", None)
+        if self._state.format is LogFormat.JSON:
+            return _json_line(record, request_id, fields)
+        return _text_line(record, request_id, fields, iso=self._state.format is LogFormat.ISO8601)
+
+
+def _stamp(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _text_line(record: logging.LogRecord, request_id: Any, fields: dict[str, Any], *, iso: bool) -> str:
+    if iso:
+        stamp = _stamp(record)
+    else:
+        # Local time without the date: what a person at a terminal compares with the clock on the wall.
+        stamp = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    letter = _LETTERS.get(record.levelname, record.levelname[:1])
+    name = record.name.removeprefix(OURS + ".")
+    parts = [f"{stamp} {letter} {name:<12} {_escaped(str(record.msg))}"]
+    if request_id:
+        parts.append(f"request_id={_escaped(str(request_id)[:256])}")
+    parts += [f"{key}={_escaped(str(value)[:1024])}" for key, value in fields.items()]
+    line = "  ".join(parts)
+    if record.exc_text:
+        line += "\n" + "\n".join("    " + row for row in record.exc_text.splitlines())
+    return line
+
+
+def _json_line(record: logging.LogRecord, request_id: Any, fields: dict[str, Any]) -> str:
+    line: dict[str, Any] = {
+        "time": _stamp(record),
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "message": str(record.msg),
+    }
+    if request_id:
+        line["request_id"] = str(request_id)[:256]
+    for key, value in fields.items():
+        line[f"extra_{key}" if key in line else key] = value
+    if record.exc_text:
+        line["exception"] = record.exc_text
+    try:
+        return json.dumps(line, default=_shortened, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        safe = {key: value if isinstance(value, str) else _shortened(value) for key, value in line.items()}
+        return json.dumps(safe, ensure_ascii=False)
+
+
+def _shortened(value: object) -> str:
+    return str(value)[:1024]
+
+
+def _escaped(text: str) -> str:
+    return text.translate(_CONTROL)

@@ -1,0 +1,1 @@
+"""Sockets ⇄ calls. Knows bytes and listeners, nothing of models."""

@@ -1,0 +1,422 @@
+"""The batcher with a session the test controls: who rides with whom, who is hurt by whom, what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tensorquay.backends.api import GraphSignature, Placement
+from tensorquay.batching.batcher import Batcher
+from tensorquay.batching.rider import Ride, Rider
+from tensorquay.config.model import BatchingConfig, Oversize, QueuePolicy, TimeoutAction
+from tensorquay.core.clock import SystemClock
+from tensorquay.core.datatypes import DataType
+from tensorquay.core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InvalidArgument,
+    ModelFailed,
+    Overloaded,
+    ServingError,
+    Unavailable,
+)
+from tensorquay.core.ids import VersionKey
+from tensorquay.core.signature import Signature, TensorSpec
+from tensorquay.telemetry.statistics import VersionStatistics
+
+SPEC_X = TensorSpec("x", DataType.FP32, (-1, -1))
+SPEC_Y = TensorSpec("y", DataType.FP32, (-1, -1))
+POISON = 666.0
+
+
+class Doubler:
+    """y = 2x; remembers its batches; refuses a batch that holds POISON; waits for `gate` when there is one."""
+
+    graph = GraphSignature((SPEC_X,), (SPEC_Y,))
+    placement = Placement((), 1, 1)
+
+    def __init__(self, gate: threading.Event | None = None) -> None:
+        self.gate = gate
+        self.started = threading.Semaphore(0)
+        self.batches: list[list[float]] = []
+
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
+        x = inputs["x"]
+        self.batches.append([float(value) for value in x[:, :1].flat])
+        self.started.release()
+        if self.gate is not None:
+            assert self.gate.wait(20), "the test forgot the gate"
+        if (x == POISON).any():
+            raise ModelFailed("poison")
+        return [x * 2 for _ in outputs]
+
+    def close(self) -> None:
+        pass
+
+    async def wait_started(self) -> None:
+        assert await asyncio.to_thread(self.started.acquire, True, 20)
+
+
+class Bench:
+    """One batcher and its riders' outcomes as futures."""
+
+    def __init__(self, session: Doubler, config: BatchingConfig, **options: Any) -> None:
+        max_rows = options.pop("max_rows", 8)
+        slots = options.pop("slots", 1)
+        self.stats = VersionStatistics(VersionKey("m", 1))
+        self.session = session
+        options.setdefault("inline", session.gate is None)
+        self.batcher = Batcher(
+            [session] * slots,
+            Signature("m", (SPEC_X,), (SPEC_Y,), max_rows),
+            config,
+            stats=self.stats,
+            clock=SystemClock(),
+            loop=asyncio.get_running_loop(),
+            **options,
+        )
+        self.settled: list[float] = []
+
+    def ride(self, value: float, rows: int = 1, width: int = 1, **fields: Any) -> tuple[Rider, asyncio.Future[Any]]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def settle(outcome: Any) -> None:
+            assert not future.done(), "settled twice"
+            self.settled.append(value)
+            future.set_result(outcome)
+
+        array = np.full((rows, width), value, np.float32)
+        rider = Rider(arrays=(array,), rows=rows, key=((width,),), settle=settle, **fields)
+        self.batcher.submit(rider)
+        return rider, future
+
+
+@pytest.fixture
+async def make():
+    made: list[Bench] = []
+
+    def build(config: BatchingConfig | None = None, *, gated: bool = False, **options: Any) -> Bench:
+        bench = Bench(Doubler(threading.Event() if gated else None), config or BatchingConfig(), **options)
+        made.append(bench)
+        return bench
+
+    yield build
+    for bench in made:
+        if bench.session.gate is not None:
+            bench.session.gate.set()
+        await bench.batcher.close()
+        assert bench.batcher.pending == 0
+        assert bench.stats.pending == 0
+
+
+Make = Callable[..., Bench]
+
+
+def values(outcome: Any) -> list[float]:
+    assert isinstance(outcome, Ride), outcome
+    assert outcome.arrays[0] is not None
+    return [float(value) for value in outcome.arrays[0][:, :1].flat]
+
+
+async def test_everything_of_one_loop_turn_is_one_batch(make: Make):
+    bench = make()
+    outcomes = await asyncio.gather(*(bench.ride(float(i))[1] for i in range(5)))
+    assert [values(outcome) for outcome in outcomes] == [[0.0], [2.0], [4.0], [6.0], [8.0]]
+    assert bench.session.batches == [[0.0, 1.0, 2.0, 3.0, 4.0]]
+    assert bench.stats.execution_count == 1
+    assert bench.stats.inference_count == 5
+    assert outcomes[0].batch_rows == 5
+
+
+async def test_requests_of_several_rows_are_merged_and_cut_back(make: Make):
+    bench = make()
+    outcomes = await asyncio.gather(*(bench.ride(float(i), rows=i)[1] for i in (3, 1, 4)))
+    assert [values(outcome) for outcome in outcomes] == [[6.0] * 3, [2.0], [8.0] * 4]
+    assert bench.stats.execution_count == 1
+
+
+async def test_shapes_never_mix_and_the_other_shape_is_not_starved(make: Make):
+    bench = make()
+    outcomes = await asyncio.gather(
+        bench.ride(1.0)[1], bench.ride(2.0, width=2)[1], bench.ride(3.0)[1], bench.ride(4.0, width=2)[1]
+    )
+    assert [values(outcome) for outcome in outcomes] == [[2.0], [4.0], [6.0], [8.0]]
+    assert bench.session.batches == [[1.0, 3.0], [2.0, 4.0]]
+
+
+async def test_while_the_device_is_busy_the_next_batch_forms(make: Make):
+    bench = make(gated=True)
+    first = bench.ride(1.0)[1]
+    await bench.session.wait_started()
+    rest = [bench.ride(float(i))[1] for i in range(2, 6)]
+    bench.session.gate.set()
+    await asyncio.gather(first, *rest)
+    assert bench.session.batches == [[1.0], [2.0, 3.0, 4.0, 5.0]]
+
+
+async def test_a_poison_request_fails_alone(make: Make):
+    bench = make()
+    outcomes = await asyncio.gather(*(bench.ride(value)[1] for value in (1.0, POISON, 3.0)))
+    assert values(outcomes[0]) == [2.0]
+    assert isinstance(outcomes[1], ModelFailed)
+    assert values(outcomes[2]) == [6.0]
+    assert bench.session.batches == [[1.0, POISON, 3.0], [1.0], [POISON], [3.0]]
+    assert bench.stats.execution_count == 2
+    assert bench.stats.inference_count == 2
+
+
+async def test_a_rider_that_leaves_the_queue_is_not_run_and_hurts_nobody(make: Make):
+    bench = make(gated=True)
+    first = bench.ride(1.0)[1]
+    await bench.session.wait_started()
+    leaving, left = bench.ride(2.0)
+    staying = bench.ride(3.0)[1]
+    bench.batcher.cancel(leaving)
+    bench.batcher.cancel(leaving)
+    assert isinstance(await left, Cancelled)
+    bench.session.gate.set()
+    assert values(await first) == [2.0]
+    assert values(await staying) == [6.0]
+    assert bench.session.batches == [[1.0], [3.0]]
+
+
+async def test_a_rider_that_leaves_inside_a_batch_hurts_nobody(make: Make):
+    bench = make(gated=True)
+    riders = [bench.ride(float(i)) for i in range(4)]
+    await bench.session.wait_started()
+    bench.batcher.cancel(riders[0][0])
+    bench.session.gate.set()
+    left, *rest = await asyncio.gather(*(future for _, future in riders))
+    assert isinstance(left, Cancelled)
+    assert [values(outcome) for outcome in rest] == [[2.0], [4.0], [6.0]]
+
+
+async def test_an_oversize_request_is_split_and_its_answer_joined(make: Make):
+    bench = make(max_rows=4)
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    array = np.arange(10, dtype=np.float32).reshape(10, 1)
+    rider = Rider(arrays=(array,), rows=10, key=((1,),), settle=future.set_result)
+    bench.batcher.submit(rider)
+    assert values(await future) == [2.0 * i for i in range(10)]
+    assert [len(batch) for batch in bench.session.batches] == [4, 4, 2]
+    assert rider.done
+
+
+async def test_an_oversize_request_can_leave_as_a_whole(make: Make):
+    bench = make(gated=True, max_rows=2)
+    first = bench.ride(0.0)[1]
+    await bench.session.wait_started()
+    big, outcome = bench.ride(1.0, rows=5)
+    assert bench.batcher.pending == 3
+    bench.batcher.cancel(big)
+    assert isinstance(await outcome, Cancelled)
+    assert bench.batcher.pending == 0
+    bench.session.gate.set()
+    await first
+    assert bench.session.batches == [[0.0]]
+
+
+async def test_an_oversize_request_fails_once_when_a_piece_fails(make: Make):
+    bench = make(max_rows=2)
+    outcome = await bench.ride(POISON, rows=5)[1]
+    assert isinstance(outcome, ModelFailed)
+
+
+async def test_strict_models_refuse_oversize_requests_in_tritons_words(make: Make):
+    bench = make(BatchingConfig(oversize=Oversize.REFUSE))
+    with pytest.raises(InvalidArgument, match="inference request batch-size must be <= 8 for 'm', got 9"):
+        bench.ride(1.0, rows=9)
+
+
+async def test_without_dynamic_batching_every_request_is_a_run(make: Make):
+    bench = make(BatchingConfig(enabled=False))
+    await asyncio.gather(*(bench.ride(float(i), rows=2)[1] for i in range(3)))
+    assert bench.session.batches == [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]
+
+
+async def test_a_full_queue_refuses_in_tritons_words_and_accepts_again_later(make: Make):
+    bench = make(BatchingConfig(default_queue_policy=QueuePolicy(max_queue_size=2)), gated=True)
+    first = bench.ride(1.0)[1]
+    await bench.session.wait_started()
+    waiting = [bench.ride(2.0)[1], bench.ride(3.0)[1]]
+    with pytest.raises(Unavailable, match="Exceeds maximum queue size"):
+        bench.ride(4.0)
+    bench.session.gate.set()
+    await asyncio.gather(first, *waiting)
+    assert values(await bench.ride(5.0)[1]) == [10.0]
+
+
+async def test_the_servers_own_bound_says_when_to_come_back(make: Make):
+    bench = make(gated=True, max_pending=1)
+    first = bench.ride(1.0)[1]
+    await bench.session.wait_started()
+    second = bench.ride(2.0)[1]
+    with pytest.raises(Overloaded) as refused:
+        bench.ride(3.0)
+    assert refused.value.retry_after_s
+    bench.session.gate.set()
+    await asyncio.gather(first, second)
+
+
+async def test_an_oversize_request_gets_in_whole_or_not_at_all(make: Make):
+    bench = make(gated=True, max_rows=2, max_pending=2)
+    first = bench.ride(1.0)[1]
+    await bench.session.wait_started()
+    with pytest.raises(Overloaded):
+        bench.ride(2.0, rows=5)
+    assert bench.batcher.pending == 0
+    bench.session.gate.set()
+    await first
+
+
+async def test_a_queue_timeout_is_answered_while_the_device_is_still_busy(make: Make):
+    bench = make(BatchingConfig(default_queue_policy=QueuePolicy(default_timeout_us=1000)), gated=True)
+    first = bench.ride(1.0)[1]
+    await bench.session.wait_started()
+    outcome = await bench.ride(2.0)[1]
+    assert not first.done()
+    assert isinstance(outcome, Unavailable)
+    assert "Request timeout expired" in outcome.message
+    bench.session.gate.set()
+    assert values(await first) == [2.0]
+
+
+async def test_a_request_may_only_shorten_the_timeout_and_only_when_allowed(make: Make):
+    policy = QueuePolicy(default_timeout_us=3_600_000_000, allow_timeout_override=True)
+    bench = make(BatchingConfig(default_queue_policy=policy), gated=True)
+    first = bench.ride(1.0)[1]
+    await bench.session.wait_started()
+    assert isinstance(await bench.ride(2.0, timeout_us=1000)[1], Unavailable)
+    bench.session.gate.set()
+    await first
+
+    fixed = make(BatchingConfig(), gated=True)
+    first = fixed.ride(1.0)[1]
+    await fixed.session.wait_started()
+    waiting = fixed.ride(2.0, timeout_us=1)[1]
+    fixed.session.gate.set()
+    assert values(await waiting) == [4.0]
+    await first
+
+
+async def test_a_deadline_is_answered_as_such(make: Make):
+    bench = make(gated=True)
+    first = bench.ride(1.0)[1]
+    await bench.session.wait_started()
+    outcome = await bench.ride(2.0, deadline_ns=SystemClock().now_ns() + 1_000_000)[1]
+    assert isinstance(outcome, DeadlineExceeded)
+    bench.session.gate.set()
+    await first
+
+
+async def test_delayed_requests_run_after_those_in_time(make: Make):
+    policy = QueuePolicy(
+        default_timeout_us=3_600_000_000, allow_timeout_override=True, timeout_action=TimeoutAction.DELAY
+    )
+    bench = make(BatchingConfig(default_queue_policy=policy), gated=True, max_rows=1)
+    first = bench.ride(1.0)[1]
+    await bench.session.wait_started()
+    late = bench.ride(2.0, timeout_us=1)[1]
+    in_time = bench.ride(3.0)[1]
+    bench.session.gate.set()
+    await asyncio.gather(first, late, in_time)
+    assert bench.session.batches == [[1.0], [3.0], [2.0]]
+
+
+async def test_priority_one_goes_first_and_levels_need_no_memory(make: Make):
+    config = BatchingConfig(priority_levels=2**64 - 1, default_priority_level=2**63)
+    bench = make(config, gated=True, max_rows=1)
+    first = bench.ride(0.0)[1]
+    await bench.session.wait_started()
+    rides = [
+        bench.ride(1.0)[1],
+        bench.ride(2.0, priority=2**64 - 1)[1],
+        bench.ride(3.0, priority=1)[1],
+        bench.ride(4.0, priority=1)[1],
+    ]
+    bench.session.gate.set()
+    await asyncio.gather(first, *rides)
+    assert bench.session.batches == [[0.0], [3.0], [4.0], [1.0], [2.0]]
+
+
+async def test_a_priority_beyond_the_levels_is_refused(make: Make):
+    bench = make(BatchingConfig(priority_levels=2, default_priority_level=1))
+    with pytest.raises(InvalidArgument, match="priority 3 is beyond the 2 levels"):
+        bench.ride(1.0, priority=3)
+
+
+async def test_preserve_ordering_holds_back_answers_but_not_runs(make: Make):
+    bench = make(BatchingConfig(preserve_ordering=True), gated=True, slots=2, max_rows=1)
+    slow = bench.ride(1.0)[1]
+    await bench.session.wait_started()
+    quick = bench.ride(2.0)[1]
+    await bench.session.wait_started()
+    leaving, left = bench.ride(3.0)
+    bench.batcher.cancel(leaving)
+    assert not left.done()
+    bench.session.gate.set()
+    await asyncio.gather(slow, quick, left)
+    assert bench.settled == [1.0, 2.0, 3.0]
+
+
+async def test_preferred_size_leaves_without_waiting_for_the_delay(make: Make):
+    bench = make(BatchingConfig(max_queue_delay_us=3_600_000_000, preferred_batch_sizes=(3,)))
+    outcomes = await asyncio.gather(*(bench.ride(float(i))[1] for i in range(3)))
+    assert [values(outcome) for outcome in outcomes] == [[0.0], [2.0], [4.0]]
+
+
+async def test_the_delay_ends(make: Make):
+    bench = make(BatchingConfig(max_queue_delay_us=2000))
+    assert values(await bench.ride(1.0)[1]) == [2.0]
+
+
+async def test_close_answers_what_was_accepted_and_refuses_the_rest(make: Make):
+    bench = make(gated=True)
+    rides = [bench.ride(float(i))[1] for i in range(3)]
+    await bench.session.wait_started()
+    closing = asyncio.ensure_future(bench.batcher.close())
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        bench.ride(9.0)
+    assert not closing.done()
+    bench.session.gate.set()
+    assert [values(outcome) for outcome in await asyncio.gather(*rides)] == [[0.0], [2.0], [4.0]]
+    await closing
+
+
+async def test_a_session_that_raises_nonsense_still_answers_everybody(make: Make):
+    bench = make()
+
+    def broken(*_: object) -> list[Any]:
+        raise MemoryError("no")
+
+    bench.session.run = broken  # type: ignore[method-assign]
+    outcomes = await asyncio.gather(*(bench.ride(float(i))[1] for i in range(2)))
+    assert all(isinstance(outcome, MemoryError) for outcome in outcomes)
+    assert not any(isinstance(outcome, ServingError) for outcome in outcomes)
+
+
+async def test_an_output_without_a_batch_axis_is_the_models_failure(make: Make):
+    bench = make()
+    bench.session.run = lambda *_: [np.zeros((7, 1))]  # type: ignore[method-assign]
+    outcomes = await asyncio.gather(bench.ride(1.0)[1], bench.ride(2.0)[1])
+    assert all(isinstance(outcome, ModelFailed) for outcome in outcomes)
+
+
+async def test_only_asked_outputs_are_computed(make: Make):
+    asked: list[Sequence[str]] = []
+    bench = make()
+
+    def run(inputs: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
+        asked.append(list(outputs))
+        return [inputs["x"] for _ in outputs]
+
+    bench.session.run = run  # type: ignore[method-assign]
+    outcome = await bench.ride(1.0, wanted=())[1]
+    assert asked == [[]]
+    assert outcome.arrays == (None,)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from tensorquay import cli
+from tensorquay.config.effective import DEFAULT_MAX_BATCH_SIZE
+from tensorquay.config.server import ServerConfig
+
+
+def _model(batch: int | str = "batch") -> bytes:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 3])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    return onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+Put = Callable[..., None]
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def put(repo: Path) -> Put:
+    def put(name: str, *versions: int, model: bytes | None = None, config: str = "") -> None:
+        for version in versions:
+            folder = repo / name / str(version)
+            folder.mkdir(parents=True)
+            (folder / "model.onnx").write_bytes(_model() if model is None else model)
+        if config:
+            (repo / name / "config.pbtxt").write_text(config)
+
+    return put
+
+
+def run(capsys: pytest.CaptureFixture[str], repo: Path, *flags: str) -> tuple[int, str]:
+    code = cli.main(["check", str(repo), *flags])
+    out, err = capsys.readouterr()
+    assert err == ""
+    return code, out
+
+
+def as_json(capsys: pytest.CaptureFixture[str], repo: Path, *flags: str) -> dict[str, dict[str, object]]:
+    _, out = run(capsys, repo, "--json", *flags)
+    return {model["name"]: model for model in json.loads(out)["models"]}
+
+
+def test_a_good_repository_is_shown_with_every_origin(put: Put, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put("plain", 1)
+    put("said", 1, 2, config="max_batch_size: 8")
+    code, out = run(capsys, repo)
+    assert code == 0
+    assert "2 models, 0 problems" in out
+    shown = as_json(capsys, repo, "--default-max-batch-size=5")
+    plain, said = shown["plain"]["config"], shown["said"]["config"]
+    assert isinstance(plain, dict)
+    assert isinstance(said, dict)
+    assert plain["max_batch_size"] == {"value": "5", "origin": "default"}
+    assert plain["input[0].dims"] == {"value": "[3]", "origin": "graph"}
+    assert said["max_batch_size"] == {"value": "8", "origin": "config.pbtxt"}
+    assert shown["said"]["versions"] == [2]
+    assert any("version 1 is not served" in str(remark) for remark in shown["said"]["remarks"])  # type: ignore[attr-defined]
+
+
+def test_why_a_model_does_not_batch_is_told(put: Put, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put("fixed", 1, model=_model(4))
+    code, out = run(capsys, repo)
+    assert code == 0
+    assert "does not batch" in out
+
+
+def test_every_problem_is_told_at_once(put: Put, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put("corrupt", 1, model=b"no model")
+    put("unknown_key", 1, config="max_batch_sise: 8")
+    put("contradiction", 1, config='max_batch_size: 8 input { name: "z" data_type: TYPE_FP32 dims: [3] }')
+    put("labels", 1, config='output { name: "y" label_filename: "../../x" }')
+    put("none_selected", 1, config="version_policy { specific { versions: 7 } }")
+    put("good", 1)
+    (repo / "empty" / "files").mkdir(parents=True)
+    code, out = run(capsys, repo)
+    assert code == 1
+    problems = [line for line in out.splitlines() if line.startswith("problem: ")]
+    assert {line.split()[1].rstrip(":") for line in problems} == {
+        "corrupt",
+        "unknown_key",
+        "contradiction",
+        "labels",
+        "none_selected",
+        "empty",
+    }
+    assert "good: would serve version 1" in out
+    assert "max_batch_sise" in out
+
+
+def test_a_refused_configuration_names_file_key_value_and_rule(
+    put: Put, repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("m", 1, config='name: "other"')
+    model = as_json(capsys, repo)["m"]
+    (problem,) = model["problems"]  # type: ignore[misc]
+    assert {"file", "key", "value", "rule"} <= set(problem)
+    assert (problem["file"], problem["key"]) == ("config.pbtxt", "name")
+
+
+def test_a_name_twice_is_a_problem(put: Put, repo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put("m", 1)
+    other = tmp_path / "other" / "m" / "1"
+    other.mkdir(parents=True)
+    (other / "model.onnx").write_bytes(_model())
+    assert cli.main(["check", str(repo), str(tmp_path / "other")]) == 1
+    assert "problem: m:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["/nonexistent/models"], 1), ([], 2)])
+def test_no_repository_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int) -> None:
+    assert cli.main(["check", *arguments]) == code
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_check_and_serve_agree_on_the_default() -> None:
+    assert ServerConfig().default_max_batch_size == DEFAULT_MAX_BATCH_SIZE

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import httpx
+import pytest
+from tensorquay.commands.models import models
+
+INDEX = [
+    {"name": "digits", "version": "2", "state": "READY"},
+    {"name": "bad[red]", "version": "1", "state": "UNAVAILABLE", "reason": "model.onnx is cut short"},
+    {"name": "never"},
+]
+DURATION = {"count": 4, "ns": 8_000_000}
+STATS = {
+    "model_stats": [
+        {
+            "name": "digits",
+            "version": "2",
+            "inference_count": 12,
+            "execution_count": 3,
+            "inference_stats": {
+                "success": DURATION,
+                "fail": {"count": 1, "ns": 5},
+                "queue": DURATION,
+                "compute_input": DURATION,
+                "compute_infer": DURATION,
+                "compute_output": {"count": 0, "ns": 0},
+            },
+        }
+    ]
+}
+METADATA = {
+    "name": "digits",
+    "versions": ["2"],
+    "platform": "onnxruntime_onnx",
+    "inputs": [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8]}],
+    "outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 10]}],
+    "properties": {"provider": "cpu"},
+}
+
+
+class FakeServer:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, object]] = []
+        self.answers: dict[str, httpx.Response] = {
+            "POST /v2/repository/index": httpx.Response(200, json=INDEX),
+            "GET /v2/models/stats": httpx.Response(200, json=STATS),
+            "GET /v2/models/digits": httpx.Response(200, json=METADATA),
+            "GET /v2/models/digits/stats": httpx.Response(200, json=STATS),
+            "POST /v2/repository/models/digits/load": httpx.Response(200),
+            "POST /v2/repository/models/digits/unload": httpx.Response(200),
+        }
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content) if request.content else None
+        path = request.url.raw_path.decode()
+        self.asked.append((request.method, path, body))
+        return self.answers.get(f"{request.method} {path}", httpx.Response(404, json={"error": "Not Found"}))
+
+
+@pytest.fixture
+def server() -> FakeServer:
+    return FakeServer()
+
+
+@pytest.fixture
+def run(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    monkeypatch.delenv("TENSORQUAY_URL", raising=False)
+
+    def call(*arguments: str) -> object:
+        return models.main(list(arguments), standalone_mode=False, obj=httpx.MockTransport(server.handle))
+
+    return call
+
+
+def test_the_index_is_a_table_with_states_reasons_and_counters(
+    run: Callable[..., object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["model", "version", "state", "requests", "failed", "mean", "batch", "reason"]
+    assert lines[1] == ["digits", "2", "READY", "4", "1", "4.0"]
+    assert lines[2] == ["bad[red]", "1", "UNAVAILABLE", "model.onnx", "is", "cut", "short"]
+    assert lines[3] == ["never", "not", "loaded"]
+
+
+def test_a_pipe_gets_no_colours(run: Callable[..., object], capsys: pytest.CaptureFixture[str]) -> None:
+    run()
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_json_is_the_servers_own(run: Callable[..., object], capsys: pytest.CaptureFixture[str]) -> None:
+    run("--json")
+    assert json.loads(capsys.readouterr().out) == INDEX
+
+
+def test_show_tells_inputs_outputs_and_times(run: Callable[..., object], capsys: pytest.CaptureFixture[str]) -> None:
+    run("show", "digits")
+    out = capsys.readouterr().out
+    assert "image  FP32  [-1, 1, 8, 8]" in out
+    assert "provider  cpu" in out
+    assert "2.000" in out, "mean milliseconds of a stage"
+
+
+def test_load_and_unload_ask_the_repository(run: Callable[..., object], server: FakeServer) -> None:
+    run("load", "digits", "--config", '{"max_batch_size": 2}')
+    run("unload", "digits")
+    assert server.asked == [
+        ("POST", "/v2/repository/models/digits/load", {"parameters": {"config": '{"max_batch_size": 2}'}}),
+        ("POST", "/v2/repository/models/digits/unload", {}),
+    ]
+
+
+def test_names_are_encoded_into_the_path(run: Callable[..., object], server: FakeServer) -> None:
+    with pytest.raises(Exception, match="404"):
+        run("unload", "a/../b c")
+    assert server.asked[0][1] == "/v2/repository/models/a%2F..%2Fb%20c/unload"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (httpx.Response(503, json={"error": "not now"}), "503: not now"),
+        (httpx.Response(500, content=b"<html>"), "something else than JSON"),
+        (httpx.Response(404), "404: Not Found"),
+        (httpx.Response(200, json={"models": 3}), "does not answer as a V2 server"),
+        (httpx.Response(200), "does not answer as a V2 server"),
+    ],
+)
+def test_a_strange_answer_is_one_sentence(
+    run: Callable[..., object], server: FakeServer, answer: httpx.Response, text: str
+) -> None:
+    server.answers["POST /v2/repository/index"] = answer
+    with pytest.raises(Exception, match=text) as caught:
+        run()
+    assert type(caught.value).__name__ == "ClickException"
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:1", "http://127.0.0.1:1", "http://[", "ftp://x"])
+def test_no_server_is_one_sentence(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    with pytest.raises(Exception, match="no answer from") as caught:
+        models.main(["--url", url], standalone_mode=False)
+    assert type(caught.value).__name__ == "ClickException"

@@ -1,0 +1,47 @@
+"""The client is a stranger to the server, and cheap to import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import tensorquay_client
+
+FOLDER = Path(str(files("tensorquay_client")))
+ALLOWED = {"tensorquay_client", "numpy", "orjson", "httpx", "grpc", "google", "click", "rich", "PIL"}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            names.add(node.module or "")
+    return {name.partition(".")[0] for name in names}
+
+
+def test_it_imports_nothing_of_the_server() -> None:
+    for path in FOLDER.glob("*.py"):
+        strangers = imported(path) - ALLOWED - set(sys.stdlib_module_names)
+        assert not strangers, path.name
+
+
+def test_every_public_name_is_there() -> None:
+    for name in tensorquay_client.__all__:
+        assert getattr(tensorquay_client, name).__name__ == name if name != "NO_RETRY" else True
+    assert dir(tensorquay_client) == sorted(tensorquay_client.__all__)
+
+
+def test_importing_the_command_loads_neither_numpy_nor_grpc() -> None:
+    code = (
+        "import sys, tensorquay_client.cli; print(*[m for m in ('numpy', 'grpc', 'httpx', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(FOLDER.parent)}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
