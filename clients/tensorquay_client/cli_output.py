@@ -47,7 +47,7 @@ def print_tables(result: InferResult, classified: Collection[str]) -> None:
             rows = result.classes(name)
             headings = ["class", "label", "value"] if len(rows) == 1 else ["row", "class", "label", "value"]
             lines = [
-                [*([str(number)] if len(rows) > 1 else []), str(score.index), score.label, f"{score.value:.4g}"]
+                [*([str(number)] if len(rows) > 1 else []), str(score.index), score.label, f"{score.value:.5g}"]
                 for number, row in enumerate(rows)
                 for score in row
             ]

@@ -85,10 +85,9 @@ def as_tensor(value: TensorLike) -> Tensor:
     if isinstance(value, Tensor):
         return value
     try:
-        array = np.asarray(value)
+        return Tensor(_array(value))
     except ValueError as exc:
         raise InvalidArgument(f"a value is not an array: {exc}") from exc
-    return Tensor(array)
 
 
 def wire_dtype(datatype: str) -> np.dtype[Any]:
@@ -184,6 +183,17 @@ def unpack_bytes(name: str, data: Chunk, count: int) -> Array:
     if position != size:
         raise ProtocolError(f"output '{name}': {size - position} bytes left over after {count} BYTES elements")
     return items
+
+
+def _array(value: npt.ArrayLike) -> Array:
+    """`value` as an array; text and bytes in lists as they are, for numpy's S would drop trailing NUL bytes."""
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        array = np.asarray(value)
+    except UnicodeDecodeError:  # text and bytes mixed
+        return np.asarray(value, dtype=object)
+    return np.asarray(value, dtype=object) if array.dtype.kind in "SU" else array
 
 
 def _normalised(array: Array, datatype: str) -> tuple[Array, str]:

@@ -41,7 +41,7 @@ from tensorquay.http_api.control import control_app
 from tensorquay.http_api.door import HttpDoor
 from tensorquay.http_api.metrics import MetricsDoor
 from tensorquay.lifecycle.fleet import Fleet
-from tensorquay.lifecycle.loader import Loader, Machine
+from tensorquay.lifecycle.loader import Loader
 from tensorquay.lifecycle.manager import ModelManager
 from tensorquay.lifecycle.settings import LifecycleSettings, StartReport
 from tensorquay.repository.snapshot import RepositoryUnreadable
@@ -177,7 +177,7 @@ class _Server:
         fleet = Fleet(
             Loader(
                 self._backend_for,
-                Machine(gpus=(), thread_budget=self._threads),
+                thread_budget=self._threads,
                 clock=self._clock,
                 defaults=Defaults(max_batch_size=config.default_max_batch_size),
             ),

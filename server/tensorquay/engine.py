@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tensorquay.batching.rider import Outcome, Ride, Rider
-from tensorquay.config.model import EffectiveConfig
+from tensorquay.config.model import EffectiveConfig, InstanceKind
 from tensorquay.core.classification import classify
 from tensorquay.core.clock import Clock
 from tensorquay.core.errors import (
@@ -260,12 +260,13 @@ class InferenceEngine:
         versions = self._manager.ready_versions(name) if number is None else (served.id.version,)
         return served.metadata(versions)
 
-    def model_config(self, name: str, version: str) -> EffectiveConfig:
-        """The configuration in force.
+    def model_config(self, name: str, version: str) -> tuple[EffectiveConfig, InstanceKind]:
+        """The configuration in force, and where its instances really are.
 
         Raises: NotFound, Unavailable, InvalidArgument.
         """
-        return self._manager.lookup(name, parse_version(version)).effective
+        served = self._manager.lookup(name, parse_version(version))
+        return served.effective, served.loaded.kind
 
     def statistics(self, name: str = "", version: str = "") -> tuple[ModelStatistics, ...]:
         """Counters of one version, of all ready versions of a model, or of all models.

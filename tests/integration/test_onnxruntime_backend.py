@@ -8,10 +8,11 @@ import sys
 import threading
 from pathlib import Path
 
-import graphs
 import numpy as np
 import pytest
 from onnx import helper
+
+import graphs
 from tensorquay.backends.api import LoadRequest
 from tensorquay.backends.onnxruntime.backend import OnnxRuntimeBackend
 from tensorquay.backends.onnxruntime.runtime import Machine

@@ -43,5 +43,5 @@ def test_split_gives_back_what_merge_took(parts):
 
 @pytest.mark.parametrize("shape", [(), (2,), (4, 1)])
 def test_an_output_whose_first_axis_is_no_batch_is_named(shape):
-    with pytest.raises(ModelFailed, match="output 'y'.*batch of 3 rows.*max_batch_size to 0"):
+    with pytest.raises(ModelFailed, match=r"output 'y'.*batch of 3 rows.*max_batch_size to 0"):
         split("y", np.zeros(shape), [1, 2])

@@ -205,3 +205,53 @@ def write_external(folder: Path, location: str = "weights.bin") -> tuple[Path, n
     path = write(proto, folder / "model.onnx")
     (folder / location).write_bytes(data)
     return path, weights
+
+
+def working(factor: float = 2.0) -> ModelProto:
+    """x FP32 [batch, 2] → y = factor · x, after max(x[:, 0]) turns of a loop: the request says how long it takes.
+
+    A turn costs about a microsecond, so 100_000 in the first column is a run one can do something during.
+    """
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["turns_in", "one"], ["turns_out"]),
+            helper.make_node("Identity", ["going_in"], ["going_out"]),
+        ],
+        "turn",
+        [
+            value("number", "INT64", []),
+            value("going_in", "BOOL", []),
+            value("turns_in", "FP32", [1]),
+        ],
+        [value("going_out", "BOOL", []), value("turns_out", "FP32", [1])],
+        [numpy_helper.from_array(np.ones(1, np.float32), "one")],
+    )
+    return model(
+        [
+            helper.make_node("Gather", ["x", "first"], ["wanted"], axis=1),
+            helper.make_node("ReduceMax", ["wanted"], ["most"], keepdims=0),
+            helper.make_node("Cast", ["most"], ["turns"], to=TensorProto.INT64),
+            helper.make_node("Loop", ["turns", "", "none"], ["done"], body=body),
+            # So that the loop is part of the answer: 0 · done + factor · x.
+            helper.make_node("Mul", ["done", "none"], ["nothing"]),
+            helper.make_node("Mul", ["x", "factor"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "nothing"], ["y"]),
+        ],
+        [value("x", "FP32", ["batch", 2])],
+        [value("y", "FP32", ["batch", 2])],
+        [
+            numpy_helper.from_array(np.zeros(1, np.int64), "first"),
+            numpy_helper.from_array(np.zeros(1, np.float32), "none"),
+            numpy_helper.from_array(np.array(factor, np.float32), "factor"),
+        ],
+    )
+
+
+def batched_lookup(table: Sequence[float] = (10.0, 20.0, 30.0)) -> ModelProto:
+    """index INT64 [batch, 1] → y FP32 [batch, 1]: as `lookup`, in batches, so that one bad index fails them all."""
+    return model(
+        [helper.make_node("Gather", ["table", "index"], ["y"], name="lookup")],
+        [value("index", "INT64", ["batch", 1])],
+        [value("y", "FP32", ["batch", 1])],
+        [numpy_helper.from_array(np.array(table, np.float32), "table")],
+    )

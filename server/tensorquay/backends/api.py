@@ -98,6 +98,11 @@ class Backend(Protocol):
         """What configurations call it ("onnxruntime")."""
         ...
 
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """Numbers of the GPUs this runtime can use here; empty when it runs on the CPU only."""
+        ...
+
     def inspect(self, model_path: Path) -> GraphSignature:
         """The file's signature, without making a session.
 

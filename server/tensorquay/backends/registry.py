@@ -63,7 +63,7 @@ class BackendRegistry:
         except Exception as exc:
             # Somebody else's code: whatever it raises is the reason why this backend cannot be had.
             raise ModelFailed(f"backend '{name}' cannot be loaded: {type(exc).__name__}") from exc
-        missing = [part for part in ("name", "inspect", "load") if not hasattr(backend, part)]
+        missing = [part for part in ("name", "gpus", "inspect", "load") if not hasattr(backend, part)]
         if missing:
             raise ModelFailed(f"backend '{name}' is not a backend: it has no {', '.join(missing)}")
         return backend

@@ -59,19 +59,22 @@ def effective(
     outputs: Sequence[TensorSpec],
     *,
     defaults: Defaults | None = None,
+    not_a_batch: str = "",
 ) -> EffectiveConfig:
     """What is in force for model `name`.
 
     Args:
         declared: what its file or a load request says; None when there is neither.
         inputs, outputs: the graph's, full shapes, -1 for symbolic sizes.
+        not_a_batch: why axis 0 is no batch although the graph looks like it, when a run has shown that; what
+            `declared` says about batching stands all the same.
     Raises: ConfigRefused when `declared` contradicts the graph or the folder's name.
     """
     defaults = defaults or Defaults()
     given = declared or ModelConfig(source="default")
     graph = Graph(tuple(inputs), tuple(outputs))
     check_name(given, name)
-    batch = _batch_size(given, graph, defaults)
+    batch = _batch_size(given, graph, defaults, not_a_batch)
     batches = batch.size > 0
     served_inputs = match_tensors("input", given.inputs, graph.inputs, batches=batches, file=given.source)
     served_outputs = match_tensors("output", given.outputs, graph.outputs, batches=batches, file=given.source)
@@ -145,7 +148,7 @@ class _Batch:
     unbatched_because: str = ""
 
 
-def _batch_size(given: ModelConfig, graph: Graph, defaults: Defaults) -> _Batch:
+def _batch_size(given: ModelConfig, graph: Graph, defaults: Defaults, not_a_batch: str) -> _Batch:
     said = given.max_batch_size
     if said is not None:
         if said > 0:
@@ -157,7 +160,7 @@ def _batch_size(given: ModelConfig, graph: Graph, defaults: Defaults) -> _Batch:
         # The declared shapes hold every axis, so none is left to be the batch; a mixture is refused by the match.
         return _Batch(0, given.source, f"{given.source} declares full shapes and no max_batch_size")
     # Shapes written without a first axis say that it is the batch, whatever it is called.
-    because = no_batch_axis(graph, trust_names=offsets != {1})
+    because = no_batch_axis(graph, trust_names=offsets != {1}) or not_a_batch
     if because:
         return _Batch(0, "graph", because)
     return (

@@ -149,130 +149,151 @@ class ServerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     model_repository: Annotated[Paths, Flag(_REPOSITORY, ("model-store",), "DIR")] = Field(
-        (), description="Model repository; repeatable. A model found in two of them is not served."
+        default=(), description="Model repository; repeatable. A model found in two of them is not served."
     )
     model_control_mode: Annotated[ControlMode, Flag(_REPOSITORY)] = Field(
-        ControlMode.NONE,
+        default=ControlMode.NONE,
         description="none: load everything at start; poll: follow the repository; explicit: load and unload requests.",
     )
     load_model: Annotated[Texts, Flag(_REPOSITORY, metavar="NAME")] = Field(
-        (), description="Model to load at start in explicit mode; repeatable, '*' alone means all."
+        default=(), description="Model to load at start in explicit mode; repeatable, '*' alone means all."
     )
     repository_poll_secs: Annotated[float, Flag(_REPOSITORY)] = Field(
-        15.0, gt=0, le=86_400, allow_inf_nan=False, description="Seconds between two looks at the repository (poll)."
+        default=15.0,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Seconds between two looks at the repository (poll).",
     )
     settle_secs: Annotated[float, Flag(_REPOSITORY)] = Field(
-        1.0,
+        default=1.0,
         ge=0,
         le=3600,
         allow_inf_nan=False,
         description="Seconds without any change before a version that appears is believed to be complete.",
     )
     strict_readiness: Annotated[bool, Flag(_REPOSITORY)] = Field(
-        True, description="Ready only when every wanted model is; false: ready when the server answers."
+        default=True, description="Ready only when every wanted model is; false: ready when the server answers."
     )
     exit_on_error: Annotated[bool, Flag(_REPOSITORY)] = Field(
-        True, description="Exit when a model fails to load at start."
+        default=True, description="Exit when a model fails to load at start."
     )
     model_load_thread_count: Annotated[int, Flag(_REPOSITORY)] = Field(
-        4, ge=1, le=256, description="Models loaded at the same time."
+        default=4, ge=1, le=256, description="Models loaded at the same time."
     )
     default_max_batch_size: Annotated[int, Flag(_REPOSITORY)] = Field(
-        64,
+        default=64,
         ge=0,
         le=2**31 - 1,
         description="max_batch_size of a model that can batch and does not say; 0: none batches.",
     )
 
-    allow_http: Annotated[bool, Flag(_HTTP)] = Field(True, description="Serve HTTP.")
+    allow_http: Annotated[bool, Flag(_HTTP)] = Field(default=True, description="Serve HTTP.")
     http_host: Annotated[str, Flag(_HTTP, ("http-address",), "ADDRESS")] = Field(
-        "0.0.0.0", min_length=1, max_length=255, description="Address to listen on; 127.0.0.1 for this machine only."
+        default="0.0.0.0",
+        min_length=1,
+        max_length=255,
+        description="Address to listen on; 127.0.0.1 for this machine only.",
     )
-    http_port: Annotated[Port, Flag(_HTTP)] = Field(8000, description="Port; 0 picks a free one.")
+    http_port: Annotated[Port, Flag(_HTTP)] = Field(default=8000, description="Port; 0 picks a free one.")
     http_max_input_size: Annotated[int, Flag(_HTTP)] = Field(
-        64 * 2**20, ge=1, le=2**40, description="Largest request body in bytes, also after decompression."
+        default=64 * 2**20, ge=1, le=2**40, description="Largest request body in bytes, also after decompression."
     )
     http_restricted_api: Annotated[Restrictions, Flag(_HTTP, (), "APIS:HEADER=VALUE", ";")] = Field(
         default_factory=dict,
         description="Close APIs to requests without this header; repeatable. APIs: " + ", ".join(API_CATEGORIES) + ".",
     )
     http_header_forward_pattern: Annotated[str, Flag(_HTTP, metavar="REGEX")] = Field(
-        "", max_length=1000, description="Headers whose whole name matches become request parameters."
+        default="", max_length=1000, description="Headers whose whole name matches become request parameters."
     )
 
-    allow_grpc: Annotated[bool, Flag(_GRPC)] = Field(True, description="Serve gRPC.")
+    allow_grpc: Annotated[bool, Flag(_GRPC)] = Field(default=True, description="Serve gRPC.")
     grpc_host: Annotated[str, Flag(_GRPC, ("grpc-address",), "ADDRESS")] = Field(
-        "0.0.0.0", min_length=1, max_length=255, description="Address to listen on."
+        default="0.0.0.0", min_length=1, max_length=255, description="Address to listen on."
     )
-    grpc_port: Annotated[Port, Flag(_GRPC)] = Field(8001, description="Port; 0 picks a free one.")
+    grpc_port: Annotated[Port, Flag(_GRPC)] = Field(default=8001, description="Port; 0 picks a free one.")
     grpc_max_message_size: Annotated[int, Flag(_GRPC)] = Field(
-        MAX_GRPC_MESSAGE, ge=1, le=MAX_GRPC_MESSAGE, description="Largest message in bytes, either way."
+        default=MAX_GRPC_MESSAGE, ge=1, le=MAX_GRPC_MESSAGE, description="Largest message in bytes, either way."
     )
     grpc_restricted_protocol: Annotated[Restrictions, Flag(_GRPC, (), "APIS:HEADER=VALUE", ";")] = Field(
         default_factory=dict,
         description="As --http-restricted-api, with metadata key 'triton-grpc-protocol-<header>'; repeatable.",
     )
     grpc_header_forward_pattern: Annotated[str, Flag(_GRPC, metavar="REGEX")] = Field(
-        "", max_length=1000, description="Metadata whose whole key matches becomes request parameters."
+        default="", max_length=1000, description="Metadata whose whole key matches becomes request parameters."
     )
 
-    allow_metrics: Annotated[bool, Flag(_METRICS)] = Field(True, description="Serve Prometheus metrics.")
+    allow_metrics: Annotated[bool, Flag(_METRICS)] = Field(default=True, description="Serve Prometheus metrics.")
     metrics_host: Annotated[str, Flag(_METRICS, ("metrics-address",), "ADDRESS")] = Field(
-        "0.0.0.0", min_length=1, max_length=255, description="Address to listen on; the HTTP address when not given."
+        default="0.0.0.0",
+        min_length=1,
+        max_length=255,
+        description="Address to listen on; the HTTP address when not given.",
     )
-    metrics_port: Annotated[Port, Flag(_METRICS)] = Field(8002, description="Port; 0 picks a free one.")
+    metrics_port: Annotated[Port, Flag(_METRICS)] = Field(default=8002, description="Port; 0 picks a free one.")
 
     max_inflight_requests: Annotated[int, Flag(_LIMITS)] = Field(
-        8192, ge=1, le=10**7, description="Requests accepted and not yet answered; more are refused with 429."
+        default=8192, ge=1, le=10**7, description="Requests accepted and not yet answered; more are refused with 429."
     )
     max_inflight_bytes: Annotated[int, Flag(_LIMITS)] = Field(
-        2**30, ge=1, le=2**50, description="Input bytes of those requests together."
+        default=2**30, ge=1, le=2**50, description="Input bytes of those requests together."
     )
     max_queue_requests: Annotated[int, Flag(_LIMITS)] = Field(
-        4096, ge=1, le=10**7, description="Requests waiting for one model version that sets no max_queue_size."
+        default=4096, ge=1, le=10**7, description="Requests waiting for one model version that sets no max_queue_size."
     )
 
     server_id: Annotated[str, Flag(_SERVER, ("id",), "NAME")] = Field(
-        "triton", min_length=1, max_length=255, description="The server's name in its metadata; clients compare it."
+        default="triton",
+        min_length=1,
+        max_length=255,
+        description="The server's name in its metadata; clients compare it.",
     )
     exit_timeout_secs: Annotated[float, Flag(_SERVER)] = Field(
-        30.0, ge=0, le=86_400, allow_inf_nan=False, description="Longest wait for running requests when told to stop."
+        default=30.0,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Longest wait for running requests when told to stop.",
     )
     threads: Annotated[int, Flag(_SERVER)] = Field(
-        0, ge=0, le=4096, description="CPU threads for all models together; 0: from the container's quota and affinity."
+        default=0,
+        ge=0,
+        le=4096,
+        description="CPU threads for all models together; 0: from the container's quota and affinity.",
     )
     allow_client_shm: Annotated[bool, Flag(_SERVER)] = Field(
-        False, description="Let clients register system shared memory (they must be on this machine and trusted)."
+        default=False,
+        description="Let clients register system shared memory (they must be on this machine and trusted).",
     )
 
     log_verbose: Annotated[int, Flag(_LOGS)] = Field(
-        0, ge=0, le=2**32 - 1, description="1: the server's own details; 2: those of its libraries too."
+        default=0, ge=0, le=2**32 - 1, description="1: the server's own details; 2: those of its libraries too."
     )
-    log_info: Annotated[bool, Flag(_LOGS)] = Field(True, description="Log information.")
-    log_warning: Annotated[bool, Flag(_LOGS)] = Field(True, description="Log warnings.")
-    log_error: Annotated[bool, Flag(_LOGS)] = Field(True, description="Log errors.")
+    log_info: Annotated[bool, Flag(_LOGS)] = Field(default=True, description="Log information.")
+    log_warning: Annotated[bool, Flag(_LOGS)] = Field(default=True, description="Log warnings.")
+    log_error: Annotated[bool, Flag(_LOGS)] = Field(default=True, description="Log errors.")
     log_format: Annotated[LogFormat, BeforeValidator(_log_format), Flag(_LOGS)] = Field(
-        LogFormat.TEXT, description="text (tritonserver: default), ISO8601 (text with full UTC stamps) or json."
+        default=LogFormat.TEXT, description="text (tritonserver: default), ISO8601 (text with full UTC stamps) or json."
     )
     log_file: Annotated[Path | None, Flag(_LOGS, metavar="FILE")] = Field(
-        None, description="Append to this file instead of standard error; reopened when rotated."
+        default=None, description="Append to this file instead of standard error; reopened when rotated."
     )
-    access_log: Annotated[bool, Flag(_LOGS)] = Field(False, description="Log a line per request.")
+    access_log: Annotated[bool, Flag(_LOGS)] = Field(default=False, description="Log a line per request.")
 
     trace_file: Annotated[Path | None, Flag(_TRACE, metavar="FILE")] = Field(
-        None, description="Where sampled requests are written (JSON); needed for any trace level."
+        default=None, description="Where sampled requests are written (JSON); needed for any trace level."
     )
     trace_level: Annotated[tuple[str, ...], BeforeValidator(_trace_levels), Flag(_TRACE)] = Field(
-        ("OFF",), description="OFF, TIMESTAMPS or TENSORS; repeatable."
+        default=("OFF",), description="OFF, TIMESTAMPS or TENSORS; repeatable."
     )
     trace_rate: Annotated[int, Flag(_TRACE)] = Field(
-        1000, ge=1, le=2**32 - 1, description="One request in this many is traced."
+        default=1000, ge=1, le=2**32 - 1, description="One request in this many is traced."
     )
     trace_count: Annotated[int, Flag(_TRACE)] = Field(
-        -1, ge=-1, le=2**31 - 1, description="How many are traced in all; -1: no limit."
+        default=-1, ge=-1, le=2**31 - 1, description="How many are traced in all; -1: no limit."
     )
     trace_log_frequency: Annotated[int, Flag(_TRACE)] = Field(
-        0, ge=0, le=2**32 - 1, description="Traces per numbered file (FILE.0, FILE.1 …); 0: one file."
+        default=0, ge=0, le=2**32 - 1, description="Traces per numbered file (FILE.0, FILE.1 …); 0: one file."
     )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)

@@ -110,7 +110,8 @@ class _Calls:
 
     async def model_config(self, message: bytes) -> bytes:
         name, version = codec.decode_name_version(message)
-        return codec.encode_model_config(to_triton_proto(self._engine.model_config(name, version)))
+        config, kind = self._engine.model_config(name, version)
+        return codec.encode_model_config(to_triton_proto(config, placed=kind))
 
     async def model_statistics(self, message: bytes) -> bytes:
         name, version = codec.decode_name_version(message)

@@ -121,7 +121,8 @@ def _describing(engine: InferenceEngine) -> APIRouter:
 
 
 def _config(engine: InferenceEngine, model: str, version: str) -> dict[str, object]:
-    return to_triton_json(engine.model_config(model, version))
+    config, kind = engine.model_config(model, version)
+    return to_triton_json(config, placed=kind)
 
 
 def _repository(engine: InferenceEngine, limit: int) -> APIRouter:

@@ -25,9 +25,12 @@ class PlannedSession:
     slots: int
 
 
-def plan_instances(groups: Sequence[InstanceGroup], gpus: Sequence[int]) -> tuple[PlannedSession, ...]:
+def plan_instances(
+    groups: Sequence[InstanceGroup], gpus: Sequence[int], *, allow_fallback: bool = False
+) -> tuple[PlannedSession, ...]:
     """The sessions for `groups` on a machine whose runtime has `gpus` (device numbers, maybe none).
 
+    Args: allow_fallback: a group whose GPU is not there runs on the CPU instead.
     Raises: ModelFailed when a group asks for a GPU that is not there, or for too many instances.
     """
     groups = groups or (InstanceGroup(),)
@@ -41,11 +44,15 @@ def plan_instances(groups: Sequence[InstanceGroup], gpus: Sequence[int]) -> tupl
             cpu_slots += group.count
             continue
         missing = [device for device in group.gpus if device not in gpus]
+        if (missing or not gpus) and allow_fallback:
+            cpu_slots += group.count
+            continue
         if missing or not gpus:
             has = f"GPUs {list(gpus)}" if gpus else "no GPU"
             wanted = f"GPU {', '.join(map(str, missing))}" if missing else "a GPU"
             raise ModelFailed(
-                f"{where}: asks for {wanted}, the runtime has {has}: install the GPU runtime, or use KIND_CPU"
+                f"{where}: asks for {wanted}, the runtime has {has}: install the GPU runtime, use KIND_CPU, or "
+                "set allow_fallback"
             )
         devices = group.gpus or tuple(gpus)
         planned.extend(PlannedSession(InstanceKind.GPU, d, 1) for d in devices for _ in range(group.count))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from tensorquay.backends.api import Placement, Session
 from tensorquay.batching.batcher import Batcher
-from tensorquay.config.model import EffectiveConfig
+from tensorquay.config.model import EffectiveConfig, InstanceKind
 from tensorquay.core.errors import InvariantViolation
 from tensorquay.core.ids import VersionId
 from tensorquay.core.messages import ModelMetadata
@@ -26,6 +26,7 @@ class LoadedVersion:
     """What a load produced: everything about a version that never changes while it lives.
 
     `sessions` has one entry per slot (an entry may repeat); `platform` is what clients call the format.
+    `kind` is where it runs: never AUTO.
     `properties` are the facts shown in metadata: provider, threads, instances, why it does not batch, notes.
     """
 
@@ -35,6 +36,7 @@ class LoadedVersion:
     sessions: tuple[Session, ...]
     placements: tuple[Placement, ...]
     inline: bool
+    kind: InstanceKind
     run_ns: int
     load_ns: int
     platform: str

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tensorquay.backends.api import Backend, LoadRequest, Session
+from tensorquay.backends.api import Backend, GraphSignature, LoadRequest, Session
 from tensorquay.config.effective import Defaults, effective, signature
 from tensorquay.config.model import EffectiveConfig, InlineRun, InstanceKind, ModelConfig
 from tensorquay.core.clock import Clock
@@ -28,27 +28,20 @@ BackendChoice = Callable[[ModelConfig], Backend]
 """The backend for a configuration (its `backend` or `platform`, which may be empty); raises ServingError for none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What there is to run on: GPU numbers the runtime can use, and intra-op threads one session may have."""
-
-    gpus: tuple[int, ...] = ()
-    thread_budget: int = 1
-
-
 class Loader:
     """Loads versions. Stateless after construction; several threads may call it at once.
 
     Args:
         backend_for: picks the runtime.
+        thread_budget: intra-op threads a session may have whose configuration does not say.
         defaults: for what neither a model's configuration nor its graph says.
     """
 
     def __init__(
-        self, backend_for: BackendChoice, machine: Machine, *, clock: Clock, defaults: Defaults | None = None
+        self, backend_for: BackendChoice, *, thread_budget: int, clock: Clock, defaults: Defaults | None = None
     ) -> None:
         self._backend_for = backend_for
-        self._machine = machine
+        self._thread_budget = thread_budget
         self._defaults = defaults or Defaults()
         self._clock = clock
 
@@ -62,20 +55,37 @@ class Loader:
         declared = recipe.declared
         backend = self._backend_for(declared if declared is not None else ModelConfig())
         graph = backend.inspect(recipe.model_path)
-        config = effective(recipe.id.name, declared, graph.inputs, graph.outputs, defaults=self._defaults)
-        labels = read_labels(recipe.folder, config.config)
-        takes = signature(config, graph.inputs, graph.outputs, labels)
-        planned = plan_instances(config.config.instance_groups, self._machine.gpus)
+        config, takes = self._settle(recipe, graph)
+        execution = config.config.execution
+        planned = plan_instances(config.config.instance_groups, backend.gpus, allow_fallback=execution.allow_fallback)
         made: list[Session] = []
         try:
             for each in planned:
                 made.append(self._make(backend, recipe, config, each))  # noqa: PERF401  `made` must be exact if one fails
             report = warm_up(made, takes, config.config.warmup, recipe.folder, self._clock)
+            if report.batch_lost and config.origins["max_batch_size"] == "default":
+                # Nobody said that it batches, the graph only looked like it: then it serves one request at a time.
+                config, takes = self._settle(recipe, graph, report.batch_lost)
+                report = warm_up(made, takes, config.config.warmup, recipe.folder, self._clock)
         except BaseException:
             close_sessions(made)
             raise
         load_ns = self._clock.now_ns() - started_ns
         return _describe(recipe, backend, _Parts(config, takes, planned, tuple(made), report, load_ns))
+
+    def _settle(
+        self, recipe: Recipe, graph: GraphSignature, not_a_batch: str = ""
+    ) -> tuple[EffectiveConfig, Signature]:
+        config = effective(
+            recipe.id.name,
+            recipe.declared,
+            graph.inputs,
+            graph.outputs,
+            defaults=self._defaults,
+            not_a_batch=not_a_batch,
+        )
+        labels = read_labels(recipe.folder, config.config)
+        return config, signature(config, graph.inputs, graph.outputs, labels)
 
     def _make(self, backend: Backend, recipe: Recipe, config: EffectiveConfig, planned: PlannedSession) -> Session:
         return backend.load(
@@ -84,7 +94,7 @@ class Loader:
                 execution=config.config.execution,
                 kind=planned.kind,
                 device_id=planned.device_id,
-                thread_budget=self._machine.thread_budget,
+                thread_budget=self._thread_budget,
             )
         )
 
@@ -135,7 +145,7 @@ def _describe(recipe: Recipe, backend: Backend, parts: _Parts) -> LoadedVersion:
         "intra_op_threads": str(placements[0].intra_op_threads),
         "instances": str(len(slots)),
         "runs_on": "event loop" if inline else "worker thread",
-        "median_run_us": str(parts.warmup.run_ns // 1000),
+        "fastest_run_us": str(parts.warmup.run_ns // 1000),
     }
     if parts.signature.unbatched_because:
         properties["unbatched_because"] = parts.signature.unbatched_because
@@ -148,6 +158,7 @@ def _describe(recipe: Recipe, backend: Backend, parts: _Parts) -> LoadedVersion:
         sessions=slots,
         placements=placements,
         inline=inline,
+        kind=InstanceKind.CPU if on_cpu else InstanceKind.GPU,
         run_ns=parts.warmup.run_ns,
         load_ns=parts.load_ns,
         platform=config.platform or f"{backend.name}_onnx",

@@ -148,18 +148,18 @@ def _stand_ins(
     view: ModelView, versions: Mapping[int, Sequence[Row]], wanted: Sequence[int], lacking: int
 ) -> list[Load]:
     """Loads of the highest versions that can take the place of `lacking` wanted ones that failed."""
+    states = {version: {row.state for row in rows} for version, rows in versions.items()}
+    rest = [version for version in sorted(view.versions, reverse=True) if version not in wanted]
+    lacking -= sum(State.LOADING in states.get(version, ()) for version in rest)
     loads: list[Load] = []
-    for version in sorted(view.versions, reverse=True):
-        if lacking <= 0:
+    for version in rest:
+        if len(loads) >= lacking:
             break
-        states = {row.state for row in versions.get(version, ())}
-        if version in wanted or State.READY in states:
+        if State.READY in states.get(version, ()):
             continue
-        if State.LOADING in states:
-            lacking -= 1
-        elif (load := _load(view, version, versions)) is not None:
+        load = _load(view, version, versions)
+        if load is not None:
             loads.append(load)
-            lacking -= 1
     return loads
 
 

@@ -23,7 +23,7 @@ MAX_WARMUP_RUNS = 1_000
 """Most runs one configured sample may ask for."""
 
 INLINE_BELOW_NS = 200_000
-"""A model whose median run is below this runs on the loop: a thread's round trip costs half as much again."""
+"""A model whose fastest run is below this runs on the loop: a thread's round trip costs half as much again."""
 
 _DEFAULT_BYTES = 64 << 20
 _PROBE_SIZE = 128
@@ -33,14 +33,16 @@ _MEASURE_BUDGET_NS = 50_000_000
 
 @dataclass(frozen=True, slots=True)
 class WarmupReport:
-    """What the runs told. `run_ns` is the median run at the largest batch tried, 0 when nothing could be measured.
+    """What the runs told. `run_ns` is the fastest run at the largest batch tried, 0 when nothing could be measured.
 
-    `cheap`: measured below `INLINE_BELOW_NS`, also for longer variable axes.
+    `cheap`: measured below `INLINE_BELOW_NS`, also for longer variable axes. `batch_lost`: which output did not keep
+    the batch, and how; empty when all did.
     """
 
     run_ns: int
     cheap: bool
     notes: tuple[str, ...] = ()
+    batch_lost: str = ""
 
 
 def warm_up(
@@ -59,10 +61,10 @@ def warm_up(
     notes: list[str] = []
     rows = _largest(signature, notes)
     for session in sessions:
-        problem = _try_zeros(session, signature, sorted({1, rows}))
-        if problem:
-            notes.append(problem)
-            return WarmupReport(0, cheap=False, notes=tuple(notes))
+        problem, lost = _try_zeros(session, signature, sorted({1, rows}))
+        if problem or lost:
+            notes.append(problem or f"{lost}; set max_batch_size to 0")
+            return WarmupReport(0, cheap=False, notes=tuple(notes), batch_lost=lost)
     run_ns = _measure(sessions[0], signature, rows, 1, clock)
     cheap = run_ns is not None and run_ns < INLINE_BELOW_NS
     if cheap and has_variable_axes(signature):
@@ -98,21 +100,21 @@ def _largest(signature: Signature, notes: list[str]) -> int:
     return rows
 
 
-def _try_zeros(session: Session, signature: Signature, sizes: Sequence[int]) -> str:
-    """Run zeros of each size; the note to make when the model does not take them."""
+def _try_zeros(session: Session, signature: Signature, sizes: Sequence[int]) -> tuple[str, str]:
+    """Run zeros of each size; the note to make when the model does not take them, and which output lost the batch."""
     names = _output_names(signature)
     if zeros_bytes(signature, 1, 1) > _DEFAULT_BYTES * 4:
-        return "not warmed up: a single request is too large to make one up"
+        return "not warmed up: a single request is too large to make one up", ""
     for rows in sizes:
         try:
             arrays = session.run(_feed(signature, zeros(signature, rows, 1)), names)
         except Exception as exc:  # noqa: BLE001  a native runtime may raise anything at zeros that mean nothing to it
             text = exc.message if isinstance(exc, ServingError) else type(exc).__name__
-            return f"not warmed up with batch {rows}, the model does not take zeros: {text}"
-        wrong = _batch_lost(signature, names, arrays, rows)
-        if wrong:
-            return wrong
-    return ""
+            return f"not warmed up with batch {rows}, the model does not take zeros: {text}", ""
+        lost = _batch_lost(signature, names, arrays, rows)
+        if lost:
+            return "", lost
+    return "", ""
 
 
 def _batch_lost(signature: Signature, names: Sequence[str], arrays: Sequence[Array], rows: int) -> str:
@@ -120,14 +122,13 @@ def _batch_lost(signature: Signature, names: Sequence[str], arrays: Sequence[Arr
         for name, array in zip(names, arrays, strict=True):
             if array.ndim == 0 or array.shape[0] != rows:
                 return (
-                    f"output '{name}' does not keep the batch: {rows} rows went in, "
-                    f"shape {list(array.shape)} came out; set max_batch_size to 0"
+                    f"output '{name}' does not keep the batch: {rows} rows went in, shape {list(array.shape)} came out"
                 )
     return ""
 
 
 def _measure(session: Session, signature: Signature, rows: int, variable: int, clock: Clock) -> int | None:
-    """Median time of a run in ns; None when it fails."""
+    """Fastest run in ns; None when it fails. Other loads run beside this: what disturbs a run only makes it longer."""
     names = _output_names(signature)
     times: list[int] = []
     try:
@@ -140,7 +141,7 @@ def _measure(session: Session, signature: Signature, rows: int, variable: int, c
             times.append(clock.now_ns() - started_ns)
     except Exception:  # noqa: BLE001  zeros of another length may not suit the model; then it counts as not cheap
         return None
-    return sorted(times)[len(times) // 2] if times else None
+    return min(times, default=None)
 
 
 def _feed(signature: Signature, tensors: Sequence[Tensor]) -> Mapping[str, Array]:

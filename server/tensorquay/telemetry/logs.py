@@ -141,6 +141,7 @@ class Logs:
         while (record := self._queue.get()) is not None:
             sink.handle(record)
             told = self._tell_dropped(sink, told)
+            self._queue.task_done()
         self._tell_dropped(sink, told)
         if self.file is not None:
             sink.close()
@@ -179,6 +180,11 @@ class _Enqueue(logging.Handler):
             self._target.put_nowait(record)
         except queue.Full:
             self.dropped += 1
+
+    def flush(self) -> None:
+        """Wait, within a few seconds, until what was logged is written (`logging.shutdown` calls this)."""
+        with self._target.all_tasks_done:
+            self._target.all_tasks_done.wait_for(lambda: self._target.unfinished_tasks == 0, _CLOSE_TIMEOUT_S)
 
 
 _PLAIN = logging.Formatter()

@@ -46,6 +46,8 @@ def check_backend(
     backend = make_backend()
     if not (isinstance(backend.name, str) and backend.name):
         raise BackendNonconformity("name must be a text that is not empty")
+    if not (isinstance(backend.gpus, tuple) and all(type(gpu) is int and gpu >= 0 for gpu in backend.gpus)):
+        raise BackendNonconformity("gpus must be a tuple of device numbers")
     _refuses_bad_files(backend)
     checked = 0
     for path in models:

@@ -41,6 +41,7 @@ class FakeBackend:
         fail_run: given the inputs, the error of this run, or None.
         fail_load: given the request, the error of this load, or None. `fail_inspect`: the same for a path.
         graph_of: given a path, what its model declares; `graph` when None.
+        devices: the GPU numbers it claims to have.
         batches: the inputs of every run, in order of their beginning.
         loads: every request to load, in order. live_sessions, most_live: sessions not closed, now and at most.
     """
@@ -51,6 +52,7 @@ class FakeBackend:
         self.graph = graph
         self.compute = compute if compute is not None else self._twice
         self._name = name
+        self.devices: tuple[int, ...] = ()
         self.run_gate: threading.Event | None = None
         self.load_gate: threading.Event | None = None
         self.run_started = threading.Event()
@@ -65,6 +67,11 @@ class FakeBackend:
         self.live_sessions = 0
         self.most_live = 0
         self._lock = threading.Lock()
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """See `Backend.gpus`; a test may set `devices`."""
+        return self.devices
 
     @property
     def name(self) -> str:

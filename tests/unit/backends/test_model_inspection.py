@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 
-import graphs
 import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+
+import graphs
 from tensorquay.backends.onnxruntime import external_data, model_file
 from tensorquay.backends.onnxruntime.graph import inspect_bytes, inspect_file
 from tensorquay.backends.onnxruntime.model_file import find_model

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from tensorquay.backends.api import LoadRequest
 from tensorquay.backends.onnxruntime import runtime as runtime_module
 from tensorquay.backends.onnxruntime.options import plan_threads

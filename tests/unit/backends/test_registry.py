@@ -6,6 +6,7 @@ import importlib.metadata
 from types import SimpleNamespace
 
 import pytest
+
 from tensorquay.backends import registry
 from tensorquay.backends.onnxruntime import runtime
 from tensorquay.backends.registry import BackendRegistry
@@ -65,7 +66,7 @@ def test_a_backend_that_cannot_be_made_says_which_and_may_be_tried_again(monkeyp
 
 
 def test_a_thing_that_is_no_backend_is_refused():
-    with pytest.raises(ModelFailed, match="it has no inspect, load"):
+    with pytest.raises(ModelFailed, match="it has no gpus, inspect, load"):
         BackendRegistry({"odd": lambda: SimpleNamespace(name="odd")}).get("odd")
 
 

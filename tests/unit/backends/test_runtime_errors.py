@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tensorquay.backends.onnxruntime.errors import clean, translate_run
 from tensorquay.core.errors import InvalidArgument, ModelFailed
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tensorquay.backends.api import GraphSignature, LoadRequest
 from tensorquay.config.model import ExecutionConfig, InstanceKind
 from tensorquay.core.datatypes import DataType

@@ -17,7 +17,7 @@ class Item:
 
 
 def queue(text: str) -> list[Item]:
-    """"a1 b2@5" → an `a` of one row since 0, a `b` of two rows since 5 ns."""
+    """ "a1 b2@5" → an `a` of one row since 0, a `b` of two rows since 5 ns."""
     items = []
     for word in text.split():
         body, _, age = word.partition("@")
@@ -33,7 +33,7 @@ CASES = [
     ("one that does not fit stays and closes the batch", "a5 a4 a1", BatchLimits(8, 100), 0, Dispatch((0,))),
     ("other shapes are passed over, not mixed", "a1 b1 a1", BatchLimits(8), 0, Dispatch((0, 2))),
     ("a request as large as the maximum rides alone", "a8 a1", BatchLimits(8), 0, Dispatch((0,))),
-    ("the largest preferred size leaves early", "a1 a1 a1 a1 a1", BatchLimits(8, 100, (2, 4)), 0, Dispatch((0, 1, 2, 3))),
+    ("the largest preferred leaves early", "a1 a1 a1 a1 a1", BatchLimits(8, 100, (2, 4)), 0, Dispatch((0, 1, 2, 3))),
     ("a smaller preferred size waits for a larger one", "a1 a1 a1", BatchLimits(8, 100, (2, 4)), 0, WaitUntil(100)),
     ("at the end of the delay everything leaves", "a1 a1 a1", BatchLimits(8, 100, (2, 4)), 100, Dispatch((0, 1, 2))),
     ("full without a larger preferred: the preferred part", "a2 a1 a6", BatchLimits(8, 100, (2,)), 0, Dispatch((0,))),

@@ -3,10 +3,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import onnx
 import pytest
 from onnx import TensorProto, helper
+
 from tensorquay import cli
 from tensorquay.config.effective import DEFAULT_MAX_BATCH_SIZE
 from tensorquay.config.server import ServerConfig
@@ -16,7 +17,8 @@ def _model(batch: int | str = "batch") -> bytes:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 3])
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
-    return onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(made.SerializeToString())
 
 
 Put = Callable[..., None]
@@ -47,7 +49,7 @@ def run(capsys: pytest.CaptureFixture[str], repo: Path, *flags: str) -> tuple[in
     return code, out
 
 
-def as_json(capsys: pytest.CaptureFixture[str], repo: Path, *flags: str) -> dict[str, dict[str, object]]:
+def as_json(capsys: pytest.CaptureFixture[str], repo: Path, *flags: str) -> dict[str, dict[str, Any]]:
     _, out = run(capsys, repo, "--json", *flags)
     return {model["name"]: model for model in json.loads(out)["models"]}
 
@@ -60,13 +62,11 @@ def test_a_good_repository_is_shown_with_every_origin(put: Put, repo: Path, caps
     assert "2 models, 0 problems" in out
     shown = as_json(capsys, repo, "--default-max-batch-size=5")
     plain, said = shown["plain"]["config"], shown["said"]["config"]
-    assert isinstance(plain, dict)
-    assert isinstance(said, dict)
     assert plain["max_batch_size"] == {"value": "5", "origin": "default"}
     assert plain["input[0].dims"] == {"value": "[3]", "origin": "graph"}
     assert said["max_batch_size"] == {"value": "8", "origin": "config.pbtxt"}
     assert shown["said"]["versions"] == [2]
-    assert any("version 1 is not served" in str(remark) for remark in shown["said"]["remarks"])  # type: ignore[attr-defined]
+    assert any("version 1 is not served" in str(remark) for remark in shown["said"]["remarks"])
 
 
 def test_why_a_model_does_not_batch_is_told(put: Put, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,7 +104,7 @@ def test_a_refused_configuration_names_file_key_value_and_rule(
 ) -> None:
     put("m", 1, config='name: "other"')
     model = as_json(capsys, repo)["m"]
-    (problem,) = model["problems"]  # type: ignore[misc]
+    (problem,) = model["problems"]
     assert {"file", "key", "value", "rule"} <= set(problem)
     assert (problem["file"], problem["key"]) == ("config.pbtxt", "name")
 

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import click
 import pytest
+
 from tensorquay import __version__, cli
 from tensorquay.config.server import ControlMode, ServerConfig
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+
 from tensorquay.commands.models import models
 
 INDEX = [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tensorquay_client.casting import cast, cast_inputs
 from tensorquay_client.errors import InvalidArgument
 from tensorquay_client.messages import ModelMetadata, TensorMetadata

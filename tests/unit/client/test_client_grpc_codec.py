@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
+from tritonclient.grpc import model_config_pb2, service_pb2
+
 from tensorquay_client import errors
 from tensorquay_client.calls import Repeat, Reply
 from tensorquay_client.errors import InvalidArgument, ProtocolError
 from tensorquay_client.grpc_codec import GrpcCodec
 from tensorquay_client.messages import infer_request
 from tensorquay_client.pool import message_class
-from tritonclient.grpc import model_config_pb2, service_pb2
 
 FOLDER = Path(str(files("tensorquay_client")))
 

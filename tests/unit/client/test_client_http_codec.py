@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
+
 from tensorquay_client import errors
 from tensorquay_client.calls import Repeat, Reply
 from tensorquay_client.errors import InvalidArgument, ProtocolError

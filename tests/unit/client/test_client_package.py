@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from importlib.resources import files
@@ -45,3 +46,17 @@ def test_importing_the_command_loads_neither_numpy_nor_grpc() -> None:
         [sys.executable, "-c", code], env={"PYTHONPATH": str(FOLDER.parent)}, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == ""
+
+
+def test_the_examples_of_the_page_use_names_that_exist() -> None:
+    page = (FOLDER.parents[1] / "docs" / "client.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) >= 5
+    for block in blocks:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module == "tensorquay_client":
+                assert {alias.name for alias in node.names} <= set(tensorquay_client.__all__)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = node.func.value
+                if isinstance(owner, ast.Name) and owner.id == "client":
+                    assert hasattr(tensorquay_client.HttpClient, node.func.attr), node.func.attr

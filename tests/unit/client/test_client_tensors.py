@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tritonclient import utils as triton
+
 from tensorquay_client.errors import InvalidArgument, ProtocolError
 from tensorquay_client.tensors import Tensor, as_tensor, from_wire, to_wire
-from tritonclient import utils as triton
 
 FIXED = ["bool", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"]
 
@@ -59,6 +62,13 @@ def test_text_is_sent_as_utf8(array: np.ndarray) -> None:
     assert tensor.array.tolist() == ["zwölf".encode(), b""]
 
 
+@pytest.mark.parametrize("value", [[["é", b"\xff\0"]], [[b"\xc3\xa9", b"\xff\0"]]])
+def test_lists_of_bytes_lose_nothing(value: list[Any]) -> None:
+    tensor = as_tensor(value)
+    assert tensor.datatype == "BYTES"
+    assert tensor.array.tolist() == [["é".encode(), b"\xff\0"]]
+
+
 @given(hnp.arrays(np.float32, 5, elements=st.floats(width=32)))
 def test_float32_becomes_the_nearest_bfloat16(array: np.ndarray) -> None:
     tensor = Tensor(array, "BF16")
@@ -84,7 +94,7 @@ def test_bfloat16_arrays_and_raw_bits_are_sent_as_they_are() -> None:
         ([[1, 2], [3]], "not an array"),
     ],
 )
-def test_what_has_no_wire_type_is_refused(value: object, text: str) -> None:
+def test_what_has_no_wire_type_is_refused(value: Any, text: str) -> None:
     with pytest.raises(InvalidArgument, match=text):
         as_tensor(value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tensorquay_client.errors import InvalidArgument
 from tensorquay_client.url import grpc_target, http_base
 

@@ -17,7 +17,8 @@ def parameters(**given: str) -> str:
 
 def accelerator(side: str, name: str, **given: str) -> str:
     options = "".join(f' parameters {{ key: "{key}" value: "{value}" }}' for key, value in given.items())
-    return f'optimization {{ execution_accelerators {{ {side}_execution_accelerator [ {{ name: "{name}"{options} }} ] }} }}\n'
+    listed = f'{side}_execution_accelerator [ {{ name: "{name}"{options} }} ]'
+    return f"optimization {{ execution_accelerators {{ {listed} }} }}\n"
 
 
 def names(config: ModelConfig) -> list[str]:
@@ -159,7 +160,8 @@ def test_our_own_list_of_providers_decides_the_order() -> None:
         (accelerator("gpu", "cuda") + "instance_group [{ kind: KIND_GPU }, { kind: KIND_CPU }]", "CPU"),
         (parameters(execution_providers="cpu") + "instance_group { kind: KIND_GPU }", "none of these"),
         (
-            "optimization { execution_accelerators { gpu_execution_accelerator [{ name: 'cuda' }, { name: 'cuda' }] } }",
+            "optimization { execution_accelerators { "
+            "gpu_execution_accelerator [{ name: 'cuda' }, { name: 'cuda' }] } }",
             "twice",
         ),
     ],

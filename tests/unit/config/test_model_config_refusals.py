@@ -91,7 +91,7 @@ def test_a_field_that_cannot_be_served_is_refused_by_name(field: str) -> None:
         ("input { name: 'x' dims: [-2] }", "input[0].dims", "-1 (any)"),
         ("input { name: 'x' dims: [9223372036854775807] }", "input[0].dims", "at least 1"),
         ("input { name: 'x' dims: [4294967296, 4294967296] }", "input[0].dims", "elements"),
-        ("input { name: 'x' dims: [%s] }" % ", ".join("1" * 33), "input[0].dims", "32"),
+        ("input { name: 'x' dims: [" + ", ".join("1" * 33) + "] }", "input[0].dims", "32"),
         ("input { name: '' dims: [1] }", "input[0].name", "name a tensor"),
         ("input [{ name: 'x' }, { name: 'x' }]", "input[1].name", "same name"),
         ("output [{ name: 'x' }, { name: 'x' }]", "output[1].name", "same name"),

@@ -228,5 +228,5 @@ def test_mistakes_are_named(text: str, key: str, words: str) -> None:
 
 
 def test_the_line_of_a_syntax_error_is_told() -> None:
-    with pytest.raises(ConfigRefused, match="config.toml line 2"):
+    with pytest.raises(ConfigRefused, match=r"config\.toml line 2"):
         parse_toml("name = 'x'\nmax_batch_size == 3\n")

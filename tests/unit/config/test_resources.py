@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tensorquay.config import resources
 from tensorquay.config.resources import cpu_budget, memory_budget
 

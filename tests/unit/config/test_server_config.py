@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tensorquay.config.server import ControlMode, InvalidServerConfig, LogFormat, RestrictedKey, ServerConfig
 from tensorquay.config.server_sources import MAX_FILE_BYTES, flag_of, load
 
@@ -158,7 +159,7 @@ def test_a_missing_file_is_told() -> None:
 def test_settings_cannot_be_changed_or_invented() -> None:
     config = ServerConfig()
     with pytest.raises(ValueError, match="frozen"):
-        config.http_port = 1  # type: ignore[misc]
+        config.http_port = 1
     with pytest.raises(ValueError, match="Extra inputs"):
         ServerConfig(port=1)  # type: ignore[call-arg]
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from tensorquay.batching.batcher import Batcher
 from tensorquay.config.server import ControlMode
 from tensorquay.core.clock import SystemClock
 from tensorquay.lifecycle.fleet import Fleet
-from tensorquay.lifecycle.loader import Loader, Machine
+from tensorquay.lifecycle.loader import Loader
 from tensorquay.lifecycle.manager import ModelManager
 from tensorquay.lifecycle.settings import LifecycleSettings
 from tensorquay.telemetry.statistics import StatisticsTable
@@ -71,7 +70,7 @@ class World:
         load_threads: int = 4,
         **settings: Any,
     ) -> ModelManager:
-        loader = Loader(lambda _: self.backend, Machine(), clock=self.clock)
+        loader = Loader(lambda _: self.backend, thread_budget=1, clock=self.clock)
         self.fleet = Fleet(
             loader,
             make_batcher or partial(Batcher, max_pending=0),
@@ -90,6 +89,11 @@ class World:
         )
         self.opened.append(manager)
         return manager
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Let threads and the loop go on until `holds`; the test's own time-out bounds it."""
+        while not holds():
+            await asyncio.sleep(0)
 
     async def looked(self, manager: ModelManager) -> None:
         """One look, and everything that followed from it."""
@@ -112,12 +116,3 @@ async def world(repo: Repo) -> AsyncIterator[World]:
         async with asyncio.timeout(20):
             await manager.close()
     assert world.backend.live_sessions == 0, "a session was never closed"
-
-
-def lines(manager: ModelManager, name: str) -> dict[str, tuple[str, str]]:
-    """version → (state, reason) of one model in the index."""
-    return {entry.version: (entry.state, entry.reason) for entry in manager.index() if entry.name == name}
-
-
-def wall_ns() -> int:
-    return time.time_ns()

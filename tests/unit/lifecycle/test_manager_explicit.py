@@ -132,7 +132,7 @@ async def test_a_model_without_versions_says_where_to_put_the_file(world):
     (world.repo.root / "m").mkdir()
     (world.repo.root / "m/model.onnx").write_text("x")
     manager = await started(world)
-    with pytest.raises(InvalidArgument, match="has no available versions.*put the file at m/1/model.onnx"):
+    with pytest.raises(InvalidArgument, match=r"has no available versions.*put the file at m/1/model.onnx"):
         await manager.load("m")
 
 
@@ -248,8 +248,7 @@ async def test_a_caller_that_leaves_does_not_stop_the_load(world):
     manager = await started(world)
     gate = world.backend.load_gate = threading.Event()
     caller = asyncio.create_task(manager.load("m"))
-    while not world.backend.loads:
-        await asyncio.sleep(0)
+    await world.until(lambda: bool(world.backend.loads))
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
@@ -263,8 +262,7 @@ async def test_requests_for_one_model_take_turns(world):
     manager = await started(world)
     gate = world.backend.load_gate = threading.Event()
     first = asyncio.create_task(manager.load("m"))
-    while not world.backend.loads:
-        await asyncio.sleep(0)
+    await world.until(lambda: bool(world.backend.loads))
     second = asyncio.create_task(manager.load("m"))
     unload = asyncio.create_task(manager.unload("m"))
     third = asyncio.create_task(manager.load("m"))
@@ -285,8 +283,7 @@ async def test_one_slow_load_does_not_hold_up_another_model(world):
         world.backend.pass_gate(gate) if "slow" in request.model_path.parts else None
     )
     slow = asyncio.create_task(manager.load("slow"))
-    while not world.backend.loads:
-        await asyncio.sleep(0)
+    await world.until(lambda: bool(world.backend.loads))
     await manager.load("quick")
     assert not slow.done()
     gate.set()
@@ -298,8 +295,7 @@ async def test_closing_during_a_load_waits_for_it_and_leaves_nothing(world):
     manager = await started(world)
     gate = world.backend.load_gate = threading.Event()
     caller = asyncio.create_task(manager.load("m"))
-    while not world.backend.loads:
-        await asyncio.sleep(0)
+    await world.until(lambda: bool(world.backend.loads))
     closing = asyncio.create_task(manager.close())
     await asyncio.sleep(0)
     with pytest.raises(Unavailable, match="shutting down"):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from tensorquay.core.errors import ErrorKind, InvalidArgument, NotFound, Overloaded, ServingError, Unimplemented
 from tensorquay.core.messages import SharedMemoryRegion
 from tensorquay.shared_memory import SharedMemoryRegistry
@@ -142,14 +143,27 @@ def test_a_region_outlives_its_name(registry: SharedMemoryRegistry, shm: Path) -
     assert bytes(registry.read("in", 0, 2)) == CONTENT[:2]
 
 
-def test_descriptors_are_given_back(registry: SharedMemoryRegistry) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+def _open_descriptors(file: Path) -> int:
+    found = 0
+    for descriptor in range(1024):
+        try:
+            found += os.path.samestat(os.fstat(descriptor), file.stat())
+        except OSError:
+            continue
+    return found
+
+
+def test_descriptors_are_given_back(registry: SharedMemoryRegistry, shm: Path) -> None:
+    registry.register("kept", "region", 0, 100)
+    assert _open_descriptors(shm / "region") == 1
     for _ in range(50):
         registry.register("in", "region", 0, 100)
         registry.unregister("in")
         with pytest.raises(InvalidArgument):
             registry.register("in", "region", 0, 101)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert _open_descriptors(shm / "region") == 1
+    registry.close()
+    assert _open_descriptors(shm / "region") == 0
 
 
 def test_the_number_of_regions_is_bounded(shm: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from tensorquay.config.server import ServerConfig
 from tensorquay.core.errors import InvalidArgument, Unimplemented
 from tensorquay.telemetry.log_settings import LogSettings
@@ -188,6 +189,14 @@ def test_a_slow_stream_drops_records_with_a_count_and_never_blocks() -> None:
     lines = stream.getvalue().splitlines()
     assert len(lines) == 1 + 5 + 1
     assert "15 log records were dropped" in lines[-1]
+
+
+def test_flushing_waits_until_everything_is_written(started: Start) -> None:
+    logs, stream = started()
+    for number in range(100):
+        log.info("%d", number)
+    logs._handler.flush()
+    assert len(stream.getvalue().splitlines()) == 100
 
 
 class _Full(io.StringIO):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
+
 from tensorquay.core.clock import SystemClock
 from tensorquay.core.ids import VersionKey
 from tensorquay.telemetry.exposition import Page, number

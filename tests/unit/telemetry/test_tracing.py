@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tensorquay.config.server import ServerConfig
 from tensorquay.core.datatypes import DataType
 from tensorquay.core.errors import InvalidArgument, Overloaded, ServingError, Unimplemented

@@ -66,6 +66,11 @@ class OnnxRuntimeBackend:
         return self._machine
 
     @property
+    def gpus(self) -> tuple[int, ...]:
+        """See `Backend.gpus`."""
+        return tuple(range(self._machine.gpus))
+
+    @property
     def version(self) -> str:
         """The runtime's version."""
         return str(self._runtime.__version__)
