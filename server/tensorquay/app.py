@@ -28,7 +28,7 @@ from tensorquay.batching.batcher import Batcher
 from tensorquay.config.effective import Defaults
 from tensorquay.config.model import ModelConfig
 from tensorquay.config.resources import cpu_budget
-from tensorquay.config.server import RestrictedKey, ServerConfig
+from tensorquay.config.server import HttpTransport, RestrictedKey, ServerConfig
 from tensorquay.core.clock import SystemClock
 from tensorquay.core.errors import ServingError
 from tensorquay.core.messages import ServerMetadata
@@ -39,6 +39,7 @@ from tensorquay.grpc_api.control import control_methods
 from tensorquay.http_api import infer as http_infer
 from tensorquay.http_api.control import control_app
 from tensorquay.http_api.door import HttpDoor
+from tensorquay.http_api.hot import HotRoutes
 from tensorquay.http_api.metrics import MetricsDoor
 from tensorquay.lifecycle.fleet import Fleet
 from tensorquay.lifecycle.loader import Loader
@@ -52,6 +53,7 @@ from tensorquay.telemetry.prometheus import Metrics, VersionState
 from tensorquay.telemetry.statistics import StatisticsTable
 from tensorquay.telemetry.tracing import TraceRecorder
 from tensorquay.transport.asgi import AsgiServer
+from tensorquay.transport.h1_server import H1Limits, H1Server
 from tensorquay.transport.listen import bind, port_of
 
 _log = logging.getLogger("tensorquay")
@@ -114,7 +116,7 @@ class _Ports:
 
     http: socket.socket | None = None
     metrics: socket.socket | None = None
-    servers: list[AsgiServer] = field(default_factory=list)
+    servers: list[AsgiServer | H1Server] = field(default_factory=list)
     grpc: GrpcServer | None = None
 
 
@@ -212,13 +214,13 @@ class _Server:
             ports.grpc = self._grpc_server()
             await ports.grpc.start()
         if ports.http is not None:
-            ports.servers.append(AsgiServer(self._http_door(), ports.http))
+            ports.servers.append(self._http_server(ports.http))
         if ports.metrics is not None:
             ports.servers.append(AsgiServer(MetricsDoor(self._metrics().render), ports.metrics))
         for server in ports.servers:
             await server.start()
 
-    def _http_door(self) -> HttpDoor:
+    def _http_server(self, bound: socket.socket) -> AsgiServer | H1Server:
         config = self._config
         pattern = config.http_header_forward_pattern
         infer = http_infer.InferHandler(
@@ -226,15 +228,19 @@ class _Server:
             max_body_bytes=config.http_max_input_size,
             forward_headers=re.compile(pattern, re.IGNORECASE) if pattern else None,
         )
-        return HttpDoor(
-            self._engine,
-            infer,
+        hot = HotRoutes(self._engine, infer, restricted=_pairs(config.http_restricted_api))
+        door = HttpDoor(
+            hot,
             control_app(self._engine, max_body_bytes=config.http_max_input_size),
+            clock=self._clock,
             max_body_bytes=config.http_max_input_size,
             max_receiving_bytes=config.max_inflight_bytes,
-            restricted=_pairs(config.http_restricted_api),
             access_log=config.access_log,
         )
+        if config.http_transport is HttpTransport.ASGI:
+            return AsgiServer(door, bound)
+        limits = H1Limits(max_body_bytes=config.http_max_input_size, max_receiving_bytes=config.max_inflight_bytes)
+        return H1Server(hot, door, bound, clock=self._clock, limits=limits, access_log=config.access_log)
 
     def _grpc_server(self) -> GrpcServer:
         config = self._config

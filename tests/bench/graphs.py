@@ -6,6 +6,7 @@ answers to different inputs differ, or a mix-up of rows could not be seen.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def mlp(sizes: tuple[int, ...] = (128, 256, 256, 10)) -> ModelProto:
     """x FP32 [batch, 128] → y FP32 [batch, 10]: two hidden layers of 256 with ReLU, 101,386 parameters."""
     graph = _Graph(1)
     x = "x"
-    for layer, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for layer, (inputs, outputs) in enumerate(pairwise(sizes)):
         x = graph.dense(x, inputs, outputs, gain=2**0.5)
         if layer < len(sizes) - 2:
             x = graph.node("Relu", x)

@@ -61,3 +61,9 @@ def door(request: pytest.FixtureRequest, open_doors: dict[str, Door]) -> Door:
     if name not in open_doors:
         open_doors[name] = _MAKERS[name](request)
     return open_doors[name]
+
+
+@pytest.fixture(scope="session")
+def zoo_names(zoo_path: Path) -> set[str]:
+    """Names of the models in the repository."""
+    return {folder.name for folder in zoo_path.iterdir()}

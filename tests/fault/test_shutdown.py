@@ -1,8 +1,10 @@
-"""Told to stop, the server answers what it accepted, refuses the rest in words, resets nobody and ends with the right status."""
+"""Told to stop, the server answers what it accepted, refuses the rest in words and ends with the right status."""
 
 from __future__ import annotations
 
+import json
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +16,7 @@ from tests.support.http_raw import RawAnswer, RawConnection, request
 from tests.support.load import Load
 from tests.support.repo import Repo
 from tests.support.serving import RunningServer, launch
-from tests.support.until import until
+from tests.support.waiting import until
 from tritonclient.grpc import service_pb2
 
 Serve = Callable[..., RunningServer]
@@ -24,6 +26,8 @@ QUICK, BRIEF, ENDLESS = 0.0, 300_000.0, 1e15
 
 PATIENT = "--exit-timeout-secs=3600"
 """Longer than any test waits: a stop that needs this time-out to end fails its test."""
+
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 
 NO_INLINE = '[execution]\ninline = "never"\n'
 
@@ -71,7 +75,9 @@ def test_what_was_accepted_before_the_stop_is_answered(repo: Repo, serve: Serve,
         assert ask.raw_values(call.result()) == [0, 18]
 
 
-def test_from_the_signal_on_it_is_not_ready_and_refuses_in_words(repo: Repo, serve: Serve, pool: ThreadPoolExecutor) -> None:
+def test_from_the_signal_on_it_is_not_ready_and_refuses_in_words(
+    repo: Repo, serve: Serve, pool: ThreadPoolExecutor
+) -> None:
     server = serve([repo.root], PATIENT)
     accepted = pool.submit(ask.infer, server, "work", ask.sequence([[3 * BRIEF, 1]]))
     until(lambda: ask.metric(server, "tensorquay_inflight_requests") == 1, "the request is inside")
@@ -110,8 +116,8 @@ def test_idle_clients_do_not_keep_it_from_ending(repo: Repo, serve: Serve) -> No
         RawConnection(server.http) as half_control,
         RawConnection(server.http),
     ):
-        ends = _endless_requests(1)
-        stream = channel.stream_stream(ask.SERVICE + "ModelStreamInfer")(ends)
+        stream = channel.stream_stream(ask.SERVICE + "ModelStreamInfer")(_requests_without_end(1))
+        listing = channel.stream_stream(REFLECTION)(_requests_without_end(0))
         assert service_pb2.ModelStreamInferResponse.FromString(next(stream)).infer_response.id == "0"
         kept.send(request("/v2/health/live", method="GET"))
         assert kept.answer().status == 200
@@ -125,7 +131,10 @@ def test_idle_clients_do_not_keep_it_from_ending(repo: Repo, serve: Serve) -> No
         assert half_head.ends()
         for half in (half_body, half_control):
             assert half.answer().status == 503
-        stream.cancel()
+        with pytest.raises(grpc.RpcError) as told:
+            next(stream)
+        assert told.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert list(listing) == []
 
 
 def test_a_stream_is_answered_before_the_end(repo: Repo, serve: Serve) -> None:
@@ -146,8 +155,13 @@ def test_a_slow_reader_gets_all_of_its_answer(repo: Repo, serve: Serve) -> None:
     repo.model("scale", {1: graphs.scale(2.0, ("batch", 1_000_000))})
     server = serve([repo.root], PATIENT)
     with RawConnection(server.http) as slow:
-        body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[4,1000000],"parameters":{"binary_data_size":16000000}}],'
-        body += b'"parameters":{"binary_data_output":true}}'
+        tensor = {
+            "name": "x",
+            "datatype": "FP32",
+            "shape": [4, 1_000_000],
+            "parameters": {"binary_data_size": 16_000_000},
+        }
+        body = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
         head = {"Inference-Header-Content-Length": str(len(body))}
         slow.send(request("/v2/models/scale/infer", body + bytes(16_000_000), headers=head))
         until(lambda: ask.metric(server, "nv_inference_request_success", model="scale") == 1, "it is computed")
@@ -186,15 +200,10 @@ def test_a_model_that_never_returns_cannot_keep_it_beyond_the_exit_timeout(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_signal_while_models_load_ends_it_well(tmp_path: Path, number: signal.Signals, serve: Serve) -> None:
-    repo = Repo(tmp_path / "repo")
-    warmup = '[[warmup]]\nname = "long"\ncount = 200\n[warmup.inputs.x]\ndatatype = "FP32"\ndims = [2]\ndata = "file"\nfile = "x"\n'
-    folder = repo.model("work", {1: graphs.working()}, warmup)
-    (folder / "warmup").mkdir()
-    (folder / "warmup" / "x").write_bytes(ask.sequence([[BRIEF / 10, 1]]).tobytes())
-    server = launch([repo.root], PATIENT, "--log-format=json")
+def test_a_signal_while_models_load_ends_it_well(tmp_path: Path, number: signal.Signals) -> None:
+    server = launch([_loading(tmp_path, BRIEF, 2).root], PATIENT, "--log-format=json")
     try:
-        until(lambda: any("load_started" in line for line in list(server.log)), "a load has begun", told=server.told)
+        until(lambda: any("load_started" in line for line in list(server.log)), "a load has begun")
 
         assert server.stop(number) == 0, server.told()
         assert "Traceback" not in server.told()
@@ -202,18 +211,33 @@ def test_a_signal_while_models_load_ends_it_well(tmp_path: Path, number: signal.
         server.end()
 
 
-def test_a_signal_while_models_load_for_ever_is_bounded_too(tmp_path: Path) -> None:
-    repo = Repo(tmp_path / "repo")
-    warmup = '[[warmup]]\nname = "stuck"\n[warmup.inputs.x]\ndatatype = "FP32"\ndims = [2]\ndata = "file"\nfile = "x"\n'
-    folder = repo.model("work", {1: graphs.working()}, warmup)
-    (folder / "warmup").mkdir()
-    (folder / "warmup" / "x").write_bytes(ask.sequence([[ENDLESS, 1]]).tobytes())
-    server = launch([repo.root], "--exit-timeout-secs=0.5", "--log-format=json")
+def test_a_signal_while_a_model_loads_for_ever_is_bounded_too(tmp_path: Path) -> None:
+    server = launch([_loading(tmp_path, ENDLESS, 1).root], "--exit-timeout-secs=0.5", "--log-format=json")
     try:
-        until(lambda: any("load_started" in line for line in list(server.log)), "a load has begun", told=server.told)
+        until(lambda: any("load_started" in line for line in list(server.log)), "a load has begun")
+
         assert server.stop() == 1, server.told()
     finally:
         server.end()
+
+
+def _loading(tmp_path: Path, turns: float, count: int) -> Repo:
+    """A repository whose model takes its time to load: `count` warm-up runs of `turns` turns."""
+    repo = Repo(tmp_path / "repo")
+    warmup = f"""
+        [[warmup]]
+        name = "long"
+        count = {count}
+        [warmup.inputs.x]
+        datatype = "FP32"
+        dims = [2]
+        data = "file"
+        file = "x"
+    """
+    folder = repo.model("work", {1: graphs.working()}, warmup)
+    (folder / "warmup").mkdir()
+    (folder / "warmup" / "x").write_bytes(ask.sequence([[turns, 1]]).tobytes())
+    return repo
 
 
 def _infer_or_nothing(server: RunningServer, turns: float) -> RawAnswer | None:
@@ -233,10 +257,8 @@ def _stream_message(identity: str, turns: float) -> bytes:
     return ask.infer_message(ask.sequence([[turns, 1]]), "work", id=identity)
 
 
-def _endless_requests(count: int) -> Iterator[bytes]:
+def _requests_without_end(count: int) -> Iterator[bytes]:
     """`count` messages, and then a client that neither asks nor leaves, for as long as the call lasts."""
-    import threading
-
     for number in range(count):
         yield _stream_message(str(number), QUICK)
     threading.Event().wait(60)

@@ -12,7 +12,7 @@ from tests.support import ask, graphs
 from tests.support.load import Load
 from tests.support.repo import Repo
 from tests.support.serving import RunningServer
-from tests.support.until import until
+from tests.support.waiting import until
 
 Serve = Callable[..., RunningServer]
 
@@ -25,7 +25,11 @@ def test_a_hundred_versions_dropped_into_a_polled_repository_fail_no_request(tmp
     repo = Repo(tmp_path / "repo")
     repo.model("scale", {1: graphs.scale(1.0)})
     server = serve(
-        [repo.root], "--model-control-mode=poll", "--repository-poll-secs=0.02", "--settle-secs=0.02", "--log-info=false"
+        [repo.root],
+        "--model-control-mode=poll",
+        "--repository-poll-secs=0.02",
+        "--settle-secs=0.02",
+        "--log-info=false",
     )
 
     with Load(server, "scale") as load:
@@ -38,7 +42,9 @@ def test_a_hundred_versions_dropped_into_a_polled_repository_fail_no_request(tmp
 
     load.check({float(number) for number in range(1, SWAPS + 2)})
     for told in load.told:
-        assert told.factors == [float(version) for version in told.versions], f"{told.who}: answered for another version"
+        assert told.factors == [float(version) for version in told.versions], (
+            f"{told.who}: answered for another version"
+        )
         assert all(old <= new for old, new in pairwise(told.versions)), f"{told.who}: went back to an older version"
         assert told.versions[-1] == SWAPS + 1
     assert ask.metric(server, "nv_inference_pending_request_count", model="scale") == 0
@@ -102,4 +108,4 @@ def test_loads_and_unloads_of_one_model_do_not_touch_another(tmp_path: Path, ser
 
 def _until_ready(server: RunningServer, number: int) -> None:
     path = f"/v2/models/scale/versions/{number}/ready"
-    until(lambda: ask.get(server, path).status == 200, f"version {number} is ready", told=server.told)
+    until(lambda: ask.get(server, path).status == 200, f"version {number} is ready")

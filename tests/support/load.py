@@ -18,7 +18,7 @@ import numpy as np
 from tests.support import ask
 from tests.support.http_raw import Dropped, RawConnection, request
 from tests.support.serving import RunningServer
-from tests.support.until import until
+from tests.support.waiting import until
 from tritonclient.grpc import service_pb2
 
 WIDTH = 4

@@ -59,7 +59,7 @@ class Given:
         """The binary wire form of `flat`."""
         if self.datatype == "BYTES":
             return b"".join(struct.pack("<I", len(item)) + item for item in self.flat)
-        return np.array(self.flat, dtype=NUMPY[self.datatype]).tobytes()
+        return np.array(self.flat, dtype=NUMPY.get(self.datatype, np.uint8)).tobytes()
 
     def as_json(self) -> list[Any]:
         """The flat `data` member."""

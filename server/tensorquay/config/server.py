@@ -61,6 +61,13 @@ class ControlMode(enum.Enum):
     """Load and unload requests."""
 
 
+class HttpTransport(enum.Enum):
+    """What carries HTTP."""
+
+    NATIVE = "native"
+    ASGI = "asgi"
+
+
 class LogFormat(enum.Enum):
     """How log lines look. `default` is tritonserver's word for `text`."""
 
@@ -196,6 +203,10 @@ class ServerConfig(BaseModel):
         description="Address to listen on; 127.0.0.1 for this machine only.",
     )
     http_port: Annotated[Port, Flag(_HTTP)] = Field(default=8000, description="Port; 0 picks a free one.")
+    http_transport: Annotated[HttpTransport, Flag(_HTTP)] = Field(
+        HttpTransport.NATIVE,
+        description="native: our own HTTP/1.1; asgi: uvicorn, for comparison and as a fallback.",
+    )
     http_max_input_size: Annotated[int, Flag(_HTTP)] = Field(
         default=64 * 2**20, ge=1, le=2**40, description="Largest request body in bytes, also after decompression."
     )

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from tensorquay.core.errors import ServingError
+from tensorquay.core.errors import ServingError, Unavailable
 from tensorquay.engine import InferenceEngine
 from tensorquay.grpc_api.control import SERVICE, Method, category_of
 from tensorquay.grpc_api.infer import MAX_STREAM_INFLIGHT, InferHandler, InferStream
@@ -68,7 +68,7 @@ class GrpcServer:
                 ("grpc.http2.max_ping_strikes", 2),
             ]
         )
-        calls = _Calls(engine, infer, control, restricted)
+        calls = self._calls = _Calls(engine, infer, control, restricted)
         self._server.add_generic_rpc_handlers((_Router(calls, control),))
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
@@ -84,8 +84,10 @@ class GrpcServer:
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:
-        """Refuse new calls, give running ones `grace_s`, then cut them."""
-        await self._server.stop(grace_s)
+        """Refuse new calls, end streams that only wait for more, give running calls `grace_s`, then cut them."""
+        stopping = asyncio.ensure_future(self._server.stop(grace_s))
+        self._calls.end_streams()
+        await stopping
 
 
 class _Router(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -119,6 +121,13 @@ class _Calls:
         self._infer = infer
         self._control = control
         self._restricted = restricted
+        # What ends each open stream: its client may neither ask nor leave for hours.
+        self._streams: set[Callable[[], None]] = set()
+
+    def end_streams(self) -> None:
+        """End every open stream after the answers it already has."""
+        for end in list(self._streams):
+            end()
 
     def unary(self, path: str, method: Method) -> Any:
         """A control method as grpcio wants it."""
@@ -181,6 +190,10 @@ class _Calls:
                 await room.wait()
             outbox.put_nowait(None)
 
+        def end() -> None:
+            outbox.put_nowait(Unavailable("the server is shutting down and has stopped accepting new requests"))
+
+        self._streams.add(end)
         reader = asyncio.create_task(read(), name="grpc-stream-reader")
         try:
             while (item := await outbox.get()) is not None:
@@ -189,14 +202,34 @@ class _Calls:
                 await context.write(item)
                 room.set()
         finally:
+            self._streams.discard(end)
             stream.cancel()
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
     async def reflection(self, messages: AsyncIterator[bytes], _context: Any) -> AsyncIterator[bytes]:
         """Server reflection, v1 and v1alpha: they differ in their package's name only."""
-        async for message in messages:
-            yield reflection.answer(message)
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def end() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        self._streams.add(end)
+        source = aiter(messages)
+        try:
+            while True:
+                coming = asyncio.ensure_future(anext(source, None))
+                try:
+                    await asyncio.wait((coming, ended), return_when=asyncio.FIRST_COMPLETED)
+                    message = coming.result() if coming.done() else None
+                finally:
+                    coming.cancel()
+                if message is None:
+                    return
+                yield reflection.answer(message)
+        finally:
+            self._streams.discard(end)
 
     def _deadline_ns(self, context: Any) -> int | None:
         remaining_s = context.time_remaining()

@@ -141,7 +141,7 @@ class InferStream:
         self._tickets[number] = None
         ticket = self._handler.start(
             message,
-            partial(self._answered, number),
+            partial(self._answered, number, message),
             metadata=self._metadata,
             deadline_ns=self._deadline_ns,
             streamed=True,
@@ -156,7 +156,7 @@ class InferStream:
             if ticket is not None:
                 ticket.cancel()
 
-    def _answered(self, number: int, outcome: bytes | ServingError) -> None:
+    def _answered(self, number: int, message: bytes, outcome: bytes | ServingError) -> None:
         del self._tickets[number]
         if self._ended:
             return
@@ -166,5 +166,6 @@ class InferStream:
             self._fail(outcome)
             self.cancel()
         else:
-            self._emit(v2_proto.encode_stream_error(outcome.message))
+            # The id tells the client which of its requests failed: answers come in any order.
+            self._emit(v2_proto.encode_stream_error(outcome.message, v2_proto.request_id(message)))
         self._idle()

@@ -16,10 +16,10 @@ from tensorquay import __version__
 from tensorquay.config.triton import to_triton_json
 from tensorquay.core.errors import ServingError, Unimplemented
 from tensorquay.engine import InferenceEngine
-from tensorquay.http_api.message import error_reply
 from tensorquay.protocol import compression, json_bodies
 from tensorquay.protocol.json_text import parse_json_object
 from tensorquay.protocol.shared_memory import shared_memory_off
+from tensorquay.transport.http_message import error_reply
 
 _OK = Response(status_code=200)
 

@@ -1,29 +1,26 @@
 """POST …/infer: bytes in, bytes out, by callback.
 
 Knows the V2 headers and content codings; the codecs are in `protocol`, the prediction in `engine`. Whatever carries
-the bytes (uvicorn today) only reads a request and writes the answer.
+the bytes only reads a request and writes the answer.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import TypeAlias
 
 from tensorquay.core.errors import ServingError
 from tensorquay.core.messages import InferRequest, InferResponse
 from tensorquay.engine import InferenceEngine, Ticket
-from tensorquay.http_api.message import JSON, HttpReply, HttpRequest, error_reply
 from tensorquay.http_api.routes import ModelRoute
 from tensorquay.protocol import compression, v2_binary, v2_json
 from tensorquay.protocol.options import WireOptions
 from tensorquay.telemetry.unexpected import unexpected
+from tensorquay.transport.http_message import JSON, Answer, HttpReply, error_reply
 
 _log = logging.getLogger("tensorquay.http")
-
-Answer: TypeAlias = Callable[[HttpReply], None]
 
 _HEADER_LENGTH = b"inference-header-content-length"
 _OCTETS = b"application/octet-stream"
@@ -32,7 +29,7 @@ _COMPRESS_FROM_BYTES = 256
 
 
 class InferHandler:
-    """Decodes, asks the engine, encodes.
+    """What all inference routes have in common.
 
     Args:
         max_body_bytes: most bytes of a body after decompression (`--http-max-input-size`).
@@ -42,72 +39,89 @@ class InferHandler:
     def __init__(
         self, engine: InferenceEngine, *, max_body_bytes: int, forward_headers: re.Pattern[str] | None = None
     ) -> None:
-        self._engine = engine
-        self._max_body_bytes = max_body_bytes
+        self.engine = engine
+        self.max_body_bytes = max_body_bytes
         self._forward_headers = forward_headers
 
-    def start(self, route: ModelRoute, request: HttpRequest, answer: Answer) -> Ticket | None:
-        """Begin to serve `request`; `answer` is called exactly once, perhaps before this returns.
+    def route(self, route: ModelRoute, headers: Mapping[bytes, bytes]) -> InferRoute:
+        """The route of requests with these headers.
 
-        Returns: a ticket to cancel it with, or None when it is answered already.
+        Raises: InvalidArgument for a content coding that is not spoken.
         """
+        return InferRoute(self, route, headers, self._forwarded(headers))
+
+    def _forwarded(self, headers: Mapping[bytes, bytes]) -> Mapping[str, str]:
+        if self._forward_headers is None:
+            return {}
+        pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.items())
+        return {name: value for name, value in pairs if self._forward_headers.fullmatch(name)}
+
+
+class InferRoute:
+    """Inference requests to one model (and version) with one set of headers."""
+
+    __slots__ = ("_coding", "_declared", "_encoding", "_forwarded", "_handler", "_model", "_version")
+
+    def __init__(
+        self, handler: InferHandler, route: ModelRoute, headers: Mapping[bytes, bytes], forwarded: Mapping[str, str]
+    ) -> None:
+        self._handler = handler
+        self._model = route.model
+        self._version = route.version
+        self._declared = _text(headers.get(_HEADER_LENGTH))
+        self._encoding = compression.content_encoding(_text(headers.get(b"content-encoding")))
+        self._coding = compression.accepted_encoding(_text(headers.get(b"accept-encoding")))
+        self._forwarded = forwarded
+
+    def start(self, body: bytes | memoryview, arrival_ns: int, answer: Answer) -> Ticket | None:
+        """See `HotRoute.start`."""
         try:
-            infer, options = self._decode(route, request)
-            coding = compression.accepted_encoding(_text(request.headers.get(b"accept-encoding")))
-            return self._engine.infer(infer, partial(self._reply, options, coding, answer))
+            request, options = self._decode(body, arrival_ns)
+            return self._handler.engine.infer(request, partial(self._reply, options, answer))
         except ServingError as error:
             answer(error_reply(error))
         except Exception as error:  # noqa: BLE001  a bug of ours must answer this client and hurt no other
             answer(error_reply(unexpected(error, _log, "serving an inference request")))
         return None
 
-    def _decode(self, route: ModelRoute, request: HttpRequest) -> tuple[InferRequest, WireOptions]:
-        body = request.body
-        encoding = compression.content_encoding(_text(request.headers.get(b"content-encoding")))
-        if encoding is not None:
-            body = compression.decompress(body, encoding, self._max_body_bytes)
-        shm = self._engine.regions if self._engine.regions.enabled else None
-        declared = _text(request.headers.get(_HEADER_LENGTH))
+    def _decode(self, body: bytes | memoryview, arrival_ns: int) -> tuple[InferRequest, WireOptions]:
+        engine = self._handler.engine
+        if self._encoding is not None:
+            body = compression.decompress(body, self._encoding, self._handler.max_body_bytes)
+        shm = engine.regions if engine.regions.enabled else None
+        declared = self._declared
         header_length = None if declared is None else v2_binary.parse_header_length(declared, len(body))
         if header_length == 0 or not body:
-            signature = self._engine.signature(route.model, route.version)
-            infer, options = v2_binary.decode_raw(
-                route.model, route.version, body, signature, arrival_ns=request.arrival_ns
-            )
+            signature = engine.signature(self._model, self._version)
+            request, options = v2_binary.decode_raw(self._model, self._version, body, signature, arrival_ns=arrival_ns)
         else:
-            infer, options = v2_json.decode_infer(
-                route.model, route.version, body, header_length, shm=shm, arrival_ns=request.arrival_ns
+            request, options = v2_json.decode_infer(
+                self._model, self._version, body, header_length, shm=shm, arrival_ns=arrival_ns
             )
-        if self._forward_headers is not None:
-            infer.parameters = {**infer.parameters, **self._forwarded(request.headers)}
-        return infer, options
+        if self._forwarded:
+            request.parameters = {**request.parameters, **self._forwarded}
+        return request, options
 
-    def _forwarded(self, headers: Mapping[bytes, bytes]) -> dict[str, str]:
-        assert self._forward_headers is not None
-        pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.items())
-        return {name: value for name, value in pairs if self._forward_headers.fullmatch(name)}
-
-    def _reply(
-        self, options: WireOptions, coding: str | None, answer: Answer, outcome: InferResponse | ServingError
-    ) -> None:
+    def _reply(self, options: WireOptions, answer: Answer, outcome: InferResponse | ServingError) -> None:
         try:
-            answer(self._encode(options, coding, outcome))
+            reply = self._encode(options, outcome)
         except ServingError as error:
-            answer(error_reply(error))
+            reply = error_reply(error)
         except Exception as error:  # noqa: BLE001  see `start`
-            answer(error_reply(unexpected(error, _log, "serving an inference request")))
+            reply = error_reply(unexpected(error, _log, "answering an inference request"))
+        answer(reply)
 
-    def _encode(self, options: WireOptions, coding: str | None, outcome: InferResponse | ServingError) -> HttpReply:
+    def _encode(self, options: WireOptions, outcome: InferResponse | ServingError) -> HttpReply:
         if isinstance(outcome, ServingError):
             return error_reply(outcome)
-        shm = self._engine.regions if self._engine.regions.enabled else None
-        parts, header_length = v2_json.encode_infer(outcome, options, shm=shm)
+        regions = self._handler.engine.regions
+        parts, header_length = v2_json.encode_infer(outcome, options, shm=regions if regions.enabled else None)
         headers: list[tuple[bytes, bytes]] = []
         if header_length is not None:
             headers.append((_HEADER_LENGTH, str(header_length).encode()))
-        if coding is not None and sum(map(len, parts)) >= _COMPRESS_FROM_BYTES:
-            parts = [compression.compress(parts, coding)]
-            headers.append((b"content-encoding", coding.encode()))
+        if self._coding is not None and sum(map(len, parts)) >= _COMPRESS_FROM_BYTES:
+            parts = [compression.compress(parts, self._coding)]
+            headers.append((b"content-encoding", self._coding.encode()))
         return HttpReply(200, parts, JSON if header_length is None else _OCTETS, headers)
 
 

@@ -101,6 +101,15 @@ def decode_infer(
     return request, options
 
 
+def request_id(data: bytes | memoryview) -> str:
+    """The id in a ModelInferRequest that was refused; empty when it has none, or cannot be read at all."""
+    try:
+        rest = split_raw(data)[0] if len(data) > _LARGE_BYTES else data
+        return check_id(parse(_REQUEST, rest).id)
+    except InvalidArgument:
+        return ""
+
+
 def encode_infer(response: InferResponse, options: WireOptions, *, shm: SharedMemory | None = None) -> bytes:
     """`response` as a serialised ModelInferResponse.
 

@@ -142,6 +142,8 @@ class Logs:
             sink.handle(record)
             told = self._tell_dropped(sink, told)
             self._queue.task_done()
+        # The end mark is an item too: whoever flushes later must not wait for it.
+        self._queue.task_done()
         self._tell_dropped(sink, told)
         if self.file is not None:
             sink.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 
+from tensorquay.transport.http1 import HttpConnection
 from tensorquay.transport.listen import BACKLOG
 
 _KEEP_ALIVE_S = 75
@@ -37,7 +38,7 @@ class AsgiServer:
     def __init__(self, app: Any, bound: socket.socket, *, connections: int = 0) -> None:
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=HttpConnection,
             ws="none",
             lifespan="off",
             log_config=None,

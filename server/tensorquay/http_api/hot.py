@@ -1,0 +1,115 @@
+"""The routes a client calls per prediction: infer, health, model ready. Found once per head, whatever carries them."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from tensorquay.core.errors import ErrorKind, ServingError
+from tensorquay.engine import InferenceEngine
+from tensorquay.http_api.infer import InferHandler
+from tensorquay.http_api.routes import HOT_HEALTH, ModelRoute, category_of, match_model
+from tensorquay.transport.http_message import Answer, Cancellable, HotRoute, HttpReply, error_reply
+
+
+class HotRoutes:
+    """See `HotHandler`.
+
+    Args: restricted: access category → (header name, value) that a request must carry.
+    """
+
+    def __init__(
+        self, engine: InferenceEngine, infer: InferHandler, *, restricted: Mapping[str, tuple[str, str]]
+    ) -> None:
+        self._engine = engine
+        self._infer = infer
+        self._restricted = {
+            category: (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for category, (name, value) in restricted.items()
+        }
+
+    @property
+    def draining(self) -> bool:
+        """See `HotHandler.draining`."""
+        return self._engine.draining
+
+    def route(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> HotRoute | None:
+        """See `HotHandler.route`. A request that may not pass has a route too: the one that says so."""
+        try:
+            if self._restricted:
+                self._check_access(path, headers)
+            return self._find(method, path, headers)
+        except ServingError as error:
+            return _Fixed(error_reply(error))
+
+    def _find(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> HotRoute | None:
+        if path in HOT_HEALTH:
+            return _Health(self._engine, path) if method == "GET" else _method_not_allowed(b"GET")
+        route = match_model(path)
+        if route is None:
+            return None
+        if route.action == "ready":
+            return _ModelReady(self._engine, route) if method == "GET" else _method_not_allowed(b"GET")
+        return self._infer.route(route, headers) if method == "POST" else _method_not_allowed(b"POST")
+
+    def _check_access(self, path: str, headers: Mapping[bytes, bytes]) -> None:
+        needed = self._restricted.get(category_of(path) or "")
+        if needed is None:
+            return
+        name, value = needed
+        if not hmac.compare_digest(headers.get(name, b""), value):
+            raise ServingError(
+                f"This API is restricted, expecting header '{name.decode('latin-1')}'",
+                kind=ErrorKind.PERMISSION_DENIED,
+            )
+
+
+class _Fixed:
+    """Always the same answer."""
+
+    def __init__(self, reply: HttpReply) -> None:
+        self._reply = reply
+
+    def start(self, _body: Any, _arrival_ns: int, answer: Answer) -> Cancellable | None:
+        answer(self._reply)
+        return None
+
+
+class _Health:
+    """Live and ready. JSON bodies for those who read them; Triton's clients look at the status only."""
+
+    def __init__(self, engine: InferenceEngine, path: str) -> None:
+        live = path.endswith("live")
+        self._holds = engine.live if live else engine.ready
+        name = "live" if live else "ready"
+        self._yes = HttpReply(200, (b'{"%s":true}' % name.encode(),))
+        self._no = HttpReply(400, (b'{"%s":false}' % name.encode(),))
+
+    def start(self, _body: Any, _arrival_ns: int, answer: Answer) -> Cancellable | None:
+        answer(self._yes if self._holds() else self._no)
+        return None
+
+
+class _ModelReady:
+    def __init__(self, engine: InferenceEngine, route: ModelRoute) -> None:
+        self._engine = engine
+        self._route = route
+        name = orjson.dumps(route.model.encode("utf-8", "replace").decode())
+        self._yes = HttpReply(200, (b'{"name":' + name + b',"ready":true}',))
+        self._no = HttpReply(400, (b'{"error":"Model version not ready"}',))
+
+    def start(self, _body: Any, _arrival_ns: int, answer: Answer) -> Cancellable | None:
+        try:
+            ready = self._engine.model_ready(self._route.model, self._route.version)
+        except ServingError as error:
+            answer(error_reply(error))
+        else:
+            answer(self._yes if ready else self._no)
+        return None
+
+
+def _method_not_allowed(allowed: bytes) -> HotRoute:
+    return _Fixed(HttpReply(405, (b'{"error":"Method Not Allowed"}',), headers=((b"allow", allowed),)))

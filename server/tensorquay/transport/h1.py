@@ -1,0 +1,540 @@
+"""One HTTP/1.1 connection: bytes in, routes called, answers out in order.
+
+Nothing here is a coroutine. A request whose head has been seen before costs a look-up and a call; its answer is put
+into the connection's outbox, which is written once per turn of the loop. Requests on hot routes may be pipelined and
+are served together; a request for the ASGI application has the connection to itself.
+Source: RFC 9112; limits are refusals with a status, or the end of the connection (docs/operations.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from tensorquay.core.errors import InvalidArgument, Overloaded, ServingError
+from tensorquay.transport.asgi_exchange import STATUS_LINES, AsgiExchange
+from tensorquay.transport.buffers import POOLED_FROM_BYTES
+from tensorquay.transport.chunked import BadChunk, ChunkedDecoder
+from tensorquay.transport.h1_head import MAX_HEAD_BYTES, BadHead, Head
+from tensorquay.transport.http_message import Cancellable, HttpReply, error_reply
+
+if TYPE_CHECKING:
+    from tensorquay.transport.h1_server import H1Server
+
+MAX_PIPELINED = 128
+"""Requests of one connection being served at once; what is sent beyond them is not read."""
+
+JOIN_BELOW_BYTES = 128 * 1024
+"""Answers shorter than this are joined for one write; longer ones are handed over in parts, without a copy."""
+
+_HEAD_END = b"\r\n\r\n"
+_CLOSE = b"connection: close\r\n"
+_KEEP = b"connection: keep-alive\r\n"
+
+
+class _Mode(enum.Enum):
+    HEAD = enum.auto()
+    """Between requests, or within a head."""
+    BODY = enum.auto()
+    """Receiving a body of known length straight into its buffer."""
+    CHUNKED = enum.auto()
+    """Receiving a chunked body."""
+    EXCHANGE = enum.auto()
+    """The ASGI application has the connection; what follows the body waits."""
+    DISCARD = enum.auto()
+    """The last answer is given; what still comes is read and dropped, so that the client can read that answer."""
+
+
+class _Slot:
+    """The place of one request's answer among its connection's."""
+
+    __slots__ = ("arrival_ns", "connection", "head", "reply", "ticket")
+
+    def __init__(self, connection: H1Connection, head: Head, arrival_ns: int) -> None:
+        self.connection = connection
+        self.head = head
+        self.arrival_ns = arrival_ns
+        self.reply: HttpReply | None = None
+        self.ticket: Cancellable | None = None
+
+    def answer(self, reply: HttpReply) -> None:
+        self.reply = reply
+        self.connection.answered()
+
+
+class H1Connection(asyncio.BufferedProtocol):
+    """See the module. Loop-confined; owner: its server."""
+
+    def __init__(self, server: H1Server) -> None:
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self._client: Any = None
+        self._mode = _Mode.HEAD
+        self._rest = b""
+        self._head: Head | None = None
+        self._body = memoryview(b"")
+        self._filled = 0
+        self._chunks: ChunkedDecoder | None = None
+        self._pieces: list[bytes] = []
+        self._exchange: AsgiExchange | None = None
+        self._slots: deque[_Slot] = deque()
+        self._out: list[bytes | memoryview] = []
+        self._dirty = False
+        self._closing = False
+        self._reading = True
+        self._booked = 0
+        self._writable: asyncio.Future[None] | None = None
+        self._write_paused = False
+        self.active_tick = server.tick
+        """When bytes last moved, in the server's ticks."""
+        self.begun_tick = server.tick
+        """When the request that is being received began."""
+
+    # -- asyncio's side
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._client = transport.get_extra_info("peername")
+        if not self._server.admit(self):
+            self._refuse(error_reply(Overloaded("too many connections; retry after a pause", retry_after_s=1.0)))
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  asyncio's signature
+        if self._mode is _Mode.BODY:
+            return self._body[self._filled :]
+        # One buffer serves all connections: it is read out before the loop goes on.
+        return self._server.staging
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.active_tick = self._server.tick
+        if self._mode is _Mode.BODY:
+            self._filled += nbytes
+            if self._filled == len(self._body):
+                self._body_received()
+                self._go_on()
+        elif self._mode is not _Mode.DISCARD:
+            data = bytes(self._server.staging[:nbytes])
+            if self._rest:
+                self._rest += data
+            else:
+                self._rest = data
+                if self._head is None:
+                    self.begun_tick = self._server.tick
+            self._go_on()
+
+    def eof_received(self) -> bool:
+        """The client sends no more, but may still read: what it sent completely is answered."""
+        if self._mode is _Mode.DISCARD or self._is_idle() or self._head is not None:
+            return False
+        self._closing = True
+        return self._server.scheme == "http"  # TLS has no half-open connections
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
+        self._transport = None
+        self._unbook()
+        # Cancelling answers: these slots must not be found then.
+        slots, self._slots = self._slots, deque()
+        for slot in slots:
+            if slot.ticket is not None and slot.reply is None:
+                slot.ticket.cancel()
+        self._out.clear()
+        if self._exchange is not None:
+            self._exchange.disconnect()
+        self._let_write()
+        self._server.forget(self)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        self._update_reading()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._let_write()
+        self._update_reading()
+
+    # -- reading
+
+    def _go_on(self) -> None:
+        """Take as many requests out of what was read as may be served now."""
+        while self._transport is not None:
+            if self._mode is _Mode.HEAD:
+                if not self._rest or len(self._slots) >= MAX_PIPELINED or not self._next_head():
+                    break
+            elif self._mode is _Mode.CHUNKED or self._mode is _Mode.EXCHANGE:
+                if not self._rest or not self._next_chunks():
+                    break
+            else:
+                break
+        self._update_reading()
+
+    def _next_head(self) -> bool:
+        """Begin the next request. False when its head is not complete, or no more are served."""
+        if self._closing:
+            return False
+        data = self._rest
+        end = data.find(_HEAD_END)
+        if end < 0 or end > MAX_HEAD_BYTES:
+            # Empty lines before a request are allowed, and some clients send them.
+            if data[:2] == b"\r\n":
+                self._rest = data[2:]
+                return True
+            if len(data) > MAX_HEAD_BYTES:
+                self._refuse_text("request line and headers are too long", 431)
+            return False
+        if data[:2] == b"\r\n":
+            self._rest = data[2:]
+            return True
+        end += 4
+        try:
+            head = self._server.heads.read(data[:end])
+        except BadHead as error:
+            self._refuse_text(str(error), error.status)
+            return False
+        if head.route is None and self._slots:
+            # The application gets the connection when the answers before it are out.
+            return False
+        length = head.content_length
+        if length is not None and len(data) - end >= length and length <= self._server.max_body_bytes:
+            self._rest = data[end + length :]
+            self._dispatch(head, data[end : end + length])
+            return True
+        self._rest = data[end:]
+        return self._begin_body(head)
+
+    def _begin_body(self, head: Head) -> bool:
+        """A body that is not all there yet."""
+        length = head.content_length
+        try:
+            if length is not None:
+                if length > self._server.max_body_bytes:
+                    raise self._too_large(f"{length} bytes")
+                if head.route is not None:
+                    self._book(length)
+        except ServingError as error:
+            self._refuse(error_reply(error))
+            return False
+        if head.expects_continue:
+            self.write_raw(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._head = head
+        if head.route is None:
+            self._open_exchange(head)
+            if length is None:
+                self._chunks = ChunkedDecoder()
+            else:
+                self._filled = length
+            return True
+        if length is None:
+            self._mode = _Mode.CHUNKED
+            self._chunks = ChunkedDecoder()
+            return True
+        have = self._rest
+        self._rest = b""
+        if length >= POOLED_FROM_BYTES:
+            self._body = self._server.pool.take(length)
+        else:
+            self._body = memoryview(bytearray(length))
+        self._body[: len(have)] = have
+        self._filled = len(have)
+        self._mode = _Mode.BODY
+        return True
+
+    def _body_received(self) -> None:
+        head, body = self._head, self._body
+        assert head is not None
+        self._head, self._body, self._mode = None, memoryview(b""), _Mode.HEAD
+        self._unbook()
+        self._dispatch(head, body)
+
+    def _next_chunks(self) -> bool:
+        """Feed what was read to the body it belongs to. False when nothing more can be done with it."""
+        if self._mode is _Mode.EXCHANGE and (self._exchange is None or self._exchange.body_complete):
+            return False  # the next request waits until the application has answered
+        if self._chunks is None:
+            # An exchange with a body of known length; `_filled` is what is left of it.
+            assert self._exchange is not None
+            piece, self._rest = self._rest[: self._filled], self._rest[self._filled :]
+            self._filled -= len(piece)
+            self._exchange.feed(piece)
+            if self._filled == 0:
+                self._exchange.end_body()
+            return True
+        try:
+            pieces, after = self._chunks.feed(self._rest)
+            self._rest = after
+            if self._mode is _Mode.EXCHANGE:
+                self._feed_exchange(pieces)
+            else:
+                self._keep_pieces(pieces)
+        except BadChunk as error:
+            self._refuse_text(f"malformed chunked body: {error}", 400)
+            return False
+        except ServingError as error:
+            self._refuse(error_reply(error))
+            return False
+        return True
+
+    def _feed_exchange(self, pieces: list[bytes]) -> None:
+        assert self._exchange is not None
+        assert self._chunks is not None
+        for piece in pieces:
+            self._exchange.feed(piece)
+        if self._chunks.done:
+            self._chunks = None
+            self._exchange.end_body()
+
+    def _keep_pieces(self, pieces: list[bytes]) -> None:
+        assert self._chunks is not None
+        size = sum(map(len, pieces))
+        if self._booked + size > self._server.max_body_bytes:
+            raise self._too_large(f"more than {self._server.max_body_bytes} bytes")
+        self._book(size)
+        self._pieces.extend(pieces)
+        if self._chunks.done:
+            head, self._head, self._chunks, self._mode = self._head, None, None, _Mode.HEAD
+            assert head is not None
+            body = b"".join(self._pieces)
+            self._pieces = []
+            self._unbook()
+            self._dispatch(head, body)
+
+    # -- serving
+
+    def _dispatch(self, head: Head, body: bytes | memoryview) -> None:
+        route = head.route
+        if route is None:
+            self._open_exchange(head)
+            assert self._exchange is not None
+            if body:
+                self._exchange.feed(bytes(body))
+            self._exchange.end_body()
+            return
+        arrival_ns = self._server.clock.now_ns()
+        slot = _Slot(self, head, arrival_ns)
+        self._slots.append(slot)
+        slot.ticket = route.start(body, arrival_ns, slot.answer)
+
+    def _open_exchange(self, head: Head) -> None:
+        self._mode = _Mode.EXCHANGE
+        self._exchange = AsgiExchange(
+            self._server.app,
+            head,
+            self,
+            client=self._client[:2] if isinstance(self._client, tuple) else None,
+            server=self._server.address,
+            scheme=self._server.scheme,
+        )
+
+    def answered(self) -> None:
+        """Some request of this connection has its answer: write all that are next in order."""
+        slots = self._slots
+        while slots and slots[0].reply is not None:
+            slot = slots.popleft()
+            if self._transport is None:
+                return
+            assert slot.reply is not None
+            self._write_reply(slot.head, slot.reply)
+            if self._server.access_log:
+                self._server.log_access(slot.head, slot.reply.status, slot.arrival_ns, self._client)
+        if not slots and self._closing and not self._out:
+            self._finish()
+        elif self._rest and not self._closing:
+            # What waited for its turn behind these.
+            self._server.later(self._go_on)
+
+    def _write_reply(self, head: Head, reply: HttpReply) -> None:
+        closes = not head.keep_alive or self._closing or self._server.draining
+        lines = [STATUS_LINES[reply.status], b"content-type: ", reply.content_type]
+        lines.append(b"\r\ncontent-length: %d\r\n" % reply.length)
+        for name, value in reply.headers:
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if closes:
+            lines.append(_CLOSE)
+            self._closing = True
+        elif head.http_version == "1.0":
+            lines.append(_KEEP)
+        lines.append(b"\r\n")
+        self._out.append(b"".join(lines))
+        if head.method != "HEAD":
+            self._out.extend(reply.parts)
+        self._mark_dirty()
+
+    # -- what an exchange asks of its connection (see `Carrier`)
+
+    def write_raw(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._out.append(data)
+            self._mark_dirty()
+
+    async def writable(self) -> None:
+        self.flush()
+        while self._write_paused and self._transport is not None:
+            if self._writable is None:
+                self._writable = asyncio.get_running_loop().create_future()
+            await self._writable
+
+    def body_taken(self) -> None:
+        self._update_reading()
+
+    def exchange_done(self, *, keep_alive: bool) -> None:
+        exchange, self._exchange = self._exchange, None
+        unread = exchange is not None and not exchange.body_complete
+        self._head, self._chunks = None, None
+        self._mode = _Mode.HEAD
+        if self._transport is None:
+            return
+        if not keep_alive or unread or self._closing or self._server.draining:
+            self._closing = True
+            if not self._dirty:
+                self._finish()
+            return
+        self._server.later(self._go_on)
+
+    # -- writing
+
+    def _mark_dirty(self) -> None:
+        if not self._dirty:
+            self._dirty = True
+            self._server.wants_flush(self)
+
+    def flush(self) -> None:
+        """Write what waits, with one call."""
+        self._dirty = False
+        out = self._out
+        if self._transport is None or not out:
+            return
+        self._out = []
+        self.active_tick = self._server.tick
+        if len(out) == 1:
+            self._transport.write(out[0])
+        elif sum(map(len, out)) < JOIN_BELOW_BYTES:
+            self._transport.write(b"".join(out))
+        else:
+            self._transport.writelines(out)
+        if self._closing and not self._slots and self._exchange is None:
+            self._finish()
+
+    # -- the end
+
+    def _is_idle(self) -> bool:
+        return not self._slots and self._exchange is None and not self._out
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being received, served or written."""
+        return self._is_idle() and self._head is None and not self._rest
+
+    @property
+    def in_request(self) -> bool:
+        """Whether a request has begun to arrive and is not complete: the client owes us bytes."""
+        return self._head is not None or bool(self._rest and self._mode is _Mode.HEAD and not self._slots)
+
+    @property
+    def progress_bytes(self) -> int:
+        """How much of that request has come; a lot when it is not the client that is waited for."""
+        if self._exchange is not None:
+            return 2**62
+        return self._filled if self._mode is _Mode.BODY else self._booked + len(self._rest)
+
+    def shutdown(self) -> None:
+        """Close as soon as what is being served has been answered; an idle connection at once."""
+        if self._transport is None:
+            return
+        self._closing = True
+        if self._is_idle() and self._mode is not _Mode.DISCARD:
+            if self._head is not None or self._rest:
+                # Half a request: its client hears why, instead of a reset.
+                self._refuse(self._server.stopping_reply())
+            else:
+                self._finish()
+
+    def abort(self) -> None:
+        """End now: the time for being polite is over."""
+        if self._exchange is not None:
+            self._exchange.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def time_out(self, reply: HttpReply | None) -> None:
+        """The client was too slow: end the connection, with `reply` if it waits for one."""
+        if reply is not None and self._is_idle() and self._mode is not _Mode.DISCARD:
+            self._refuse(reply)
+        else:
+            self.abort()
+
+    def _refuse_text(self, text: str, status: int) -> None:
+        reply = error_reply(InvalidArgument(text))
+        self._refuse(HttpReply(status, reply.parts, reply.content_type, reply.headers))
+
+    def _refuse(self, reply: HttpReply) -> None:
+        """Answer what is not served, then close: where the next request would begin is not known."""
+        self._rest, self._head = b"", None
+        self._pieces, self._chunks = [], None
+        self._unbook()
+        self._closing = True
+        if self._exchange is not None:
+            # The application was reading the body; it learns that the client is gone.
+            exchange, self._exchange = self._exchange, None
+            exchange.disconnect()
+        slot = _Slot(self, _REFUSED, self._server.clock.now_ns())
+        self._slots.append(slot)
+        self._mode = _Mode.DISCARD
+        slot.answer(reply)
+
+    def _finish(self) -> None:
+        """Everything is written: say that nothing more comes, and read on until the client closes, for a moment.
+
+        Closing at once while the client still sends would reset the connection and could destroy the answer on its way.
+        """
+        self._mode = _Mode.DISCARD
+        self._rest = b""
+        transport = self._transport
+        if transport is None:
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+            self._server.lingers(self)
+            self._update_reading()
+        else:
+            transport.close()
+
+    # -- bookkeeping
+
+    def _too_large(self, got: str) -> InvalidArgument:
+        limit = self._server.max_body_bytes
+        return InvalidArgument(
+            f"request body is {got}, at most {limit} bytes are accepted; send less or raise --http-max-input-size",
+            facts={"limit": limit},
+        )
+
+    def _book(self, count: int) -> None:
+        self._server.book(count)
+        self._booked += count
+
+    def _unbook(self) -> None:
+        self._server.book(-self._booked)
+        self._booked = 0
+
+    def _update_reading(self) -> None:
+        """Read only while there is room for what is read."""
+        wanted = self._mode is _Mode.DISCARD or not (
+            self._write_paused
+            or len(self._slots) >= MAX_PIPELINED
+            or (self._exchange is not None and (self._exchange.full or (self._exchange.body_complete and self._rest)))
+            or (self._mode is _Mode.HEAD and len(self._rest) > MAX_HEAD_BYTES and bool(self._slots))
+        )
+        if wanted == self._reading or self._transport is None or self._transport.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _let_write(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+
+_REFUSED = Head("", "", b"", b"", "1.1", (), 0, keep_alive=False, expects_continue=False, route=None)

@@ -1,0 +1,78 @@
+"""What an HTTP transport and its handlers say to each other: a route found once per head, a body, an answer.
+
+A head is looked at once and its route kept for all requests with the same bytes (clients repeat themselves), so that
+everything that depends on headers alone is decided in `HotHandler.route`, not per request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from tensorquay.core.errors import ServingError
+from tensorquay.protocol.status import error_body, http_status, retry_after
+
+JSON = b"application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """One answer. `parts` are written one after another: large tensors are not joined to their header."""
+
+    status: int
+    parts: Sequence[bytes | memoryview] = ()
+    content_type: bytes = JSON
+    headers: Sequence[tuple[bytes, bytes]] = field(default=())
+
+    @property
+    def length(self) -> int:
+        """Bytes of the body."""
+        return sum(map(len, self.parts))
+
+
+Answer: TypeAlias = Callable[[HttpReply], None]
+"""Takes the answer to one request; called exactly once, on the loop."""
+
+
+class Cancellable(Protocol):
+    """A request being served."""
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        ...
+
+
+class HotRoute(Protocol):
+    """Serves every request with one particular head."""
+
+    def start(self, body: bytes | memoryview, arrival_ns: int, answer: Answer) -> Cancellable | None:
+        """Begin to serve a request; `answer` is called once, perhaps before this returns.
+
+        Args: body: complete; it must stay as it is while the request lives.
+        Returns: what cancels it, or None when it is answered already.
+        """
+        ...
+
+
+class HotHandler(Protocol):
+    """Finds the routes that are served without the ASGI application."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server is stopping: connections are then closed with their next answer."""
+        ...
+
+    def route(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> HotRoute | None:
+        """The route of a request, or None when it is the ASGI application's.
+
+        Args: path: percent-encoded, without the query. headers: names in lower case.
+        """
+        ...
+
+
+def error_reply(error: ServingError) -> HttpReply:
+    """The answer that says `error`: `{"error": text, …}`, always as application/json so that clients show it."""
+    pause = retry_after(error)
+    headers = () if pause is None else ((b"retry-after", pause.encode()),)
+    return HttpReply(http_status(error.kind), (error_body(error),), JSON, headers)
