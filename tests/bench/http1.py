@@ -61,7 +61,7 @@ class HttpConnection(asyncio.Protocol):
             self._head = bytes(self._buffer[:end])
             try:
                 self._needed = end + 4 + self._read_head(self._head)[1]
-            except (ValueError, KeyError) as error:
+            except (ValueError, LookupError) as error:
                 self._loop.fail(ValueError(f"cannot read the answer {self._head[:300]!r}: {error}"))
                 return
         if len(self._buffer) < self._needed:

@@ -12,6 +12,7 @@ import gc
 import json
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -168,7 +169,11 @@ async def _connect(address: str, connections: list[Any]) -> None:
     host, _, port = address.rpartition(":")
     running = asyncio.get_running_loop()
     for connection in connections:
-        await running.create_connection(lambda made=connection: made, host, int(port))
+        await running.create_connection(partial(_same, connection), host, int(port))
+
+
+def _same(connection: asyncio.Protocol) -> asyncio.Protocol:
+    return connection
 
 
 def _result(spec: LoadSpec, loop: Loop, connections: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class ProcessTree:
     def cpu_s(self) -> float:
         """User and system time so far, in seconds; the kernel counts in steps of 10 ms."""
         times = [process.cpu_times() for process in self.processes]
-        return sum(time.user + time.system for time in times)
+        return float(sum(time.user + time.system for time in times))
 
     def peak_bytes(self) -> int:
         """Largest resident size each process ever had, summed."""

@@ -49,8 +49,10 @@ class Raw:
         names = [output.name for output in session.get_outputs()]
         count = len(next(iter(self._rows.values())))
         answers = [session.run(names, self._batch(slice(row, row + 1))) for row in range(count)]
-        outputs = {f"out/{name}": np.concatenate(parts) for name, parts in zip(names, zip(*answers), strict=True)}
-        np.savez(self._data, **{f"in/{name}": rows for name, rows in self._rows.items()}, **outputs)
+        columns = zip(*answers, strict=True)
+        outputs = {f"out/{name}": np.concatenate(parts) for name, parts in zip(names, columns, strict=True)}
+        stored: dict[str, Any] = {f"in/{name}": rows for name, rows in self._rows.items()}
+        np.savez(self._data, **stored, **outputs)
         return {"rows": count, "closest": min(_closest(array) for array in outputs.values())}
 
     def _measure(self, batch: int, spinning: bool, seconds: float, runs: int) -> dict[str, Any]:
@@ -82,7 +84,10 @@ class Raw:
 
 
 def _closest(outputs: np.ndarray) -> float:
-    """The smallest of the differences between two rows, each the largest over the row's elements, relative to the largest value."""
+    """How far the two most alike rows are from each other, relative to the largest value.
+
+    Two rows are as far apart as their elements that differ most.
+    """
     flat = outputs.reshape(len(outputs), -1).astype(np.float64)
     differences = [float(np.abs(flat[:row] - flat[row]).max(axis=1).min()) for row in range(1, len(flat))]
     return min(differences, default=float("inf")) / float(np.abs(flat).max())

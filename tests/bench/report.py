@@ -71,10 +71,9 @@ def replaced(page: str, section: str) -> str:
 
 def served_rows(document: dict[str, Any]) -> list[list[str]]:
     """One row per model and door, then one request at a time, then the floors."""
-    rows = []
-    for model in document["models"]:
-        for door in (*model["doors"], *model["single"]):
-            rows.append([model["name"], *_door(door)])
+    rows = [
+        [model["name"], *_door(door)] for model in document["models"] for door in (*model["doors"], *model["single"])
+    ]
     return rows + [["–", *_door(door)] for door in document["floors"]]
 
 

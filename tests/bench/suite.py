@@ -88,7 +88,7 @@ class _Measurement:
     def __init__(self, case: Case, settings: Settings, folder: Path, say: Say) -> None:
         self._case = case
         self._settings = settings
-        self._say = lambda text: say(f"{case.name}: {text}")
+        self._tell = say
         self._repository = folder / "models"
         self._data = folder / "rows.npz"
 
@@ -99,7 +99,8 @@ class _Measurement:
         graph = case.write(self._repository)
         sizes = [size for size in case.sizes if size <= settings.max_size]
         rows = case.rows(min(_MAX_ROWS, max(case.in_flight or 0, 2 * max(sizes), 4)))
-        np.savez(self._data, **{f"in/{name}": array for name, array in rows.items()})
+        stored: dict[str, Any] = {f"in/{name}": array for name, array in rows.items()}
+        np.savez(self._data, **stored)
         with RawRuntime(graph, settings.threads, self._data) as raw:
             raw.reference()
             sweep = self._sweep(raw, sizes)
@@ -114,6 +115,9 @@ class _Measurement:
                 if case.build is None:
                     floors.extend(self._floors(server, in_flight))
                 peak = ProcessTree.of(server.pid).peak_bytes()
+            except MeasurementFailed as error:
+                server.stop()
+                raise MeasurementFailed(f"{error}\nThe server said:\n{server.told()}") from error
             finally:
                 code = server.stop()
         if code != 0:
@@ -129,12 +133,16 @@ class _Measurement:
             "peak_bytes": peak,
         }
 
+    def _say(self, text: str) -> None:
+        self._tell(f"{self._case.name}: {text}")
+
     def _sweep(self, raw: RawRuntime, sizes: Sequence[int]) -> list[RawPoint]:
         points: list[RawPoint] = []
         for size in sizes:
-            for spinning in (True, False):
-                points.append(raw.measure(size, spinning=spinning, seconds=self._settings.sweep_s))
-            self._say(f"raw, batch {size}: {points[-2]['items_s']:,.1f}/s, not spinning {points[-1]['items_s']:,.1f}/s")
+            seconds = self._settings.sweep_s
+            spins, sleeps = (raw.measure(size, spinning=spinning, seconds=seconds) for spinning in (True, False))
+            points += (spins, sleeps)
+            self._say(f"raw, batch {size}: {spins['items_s']:,.1f}/s, not spinning {sleeps['items_s']:,.1f}/s")
         return points
 
     def _served(
@@ -228,7 +236,7 @@ class _Measurement:
             raise MeasurementFailed(f"{self._case.name}, {door}: the load generator failed:\n{done.stderr[-4000:]}")
         result: dict[str, Any] = json.loads(done.stdout)
         if "error" in result:
-            raise MeasurementFailed(f"{self._case.name}, {door}: {result['error']}\nthe server said:\n{server.told()}")
+            raise MeasurementFailed(f"{self._case.name}, {door}: {result['error']}")
         if before is not None:
             result["rows_per_batch"] = rows_per_batch(before, self._statistics(server))
         return result

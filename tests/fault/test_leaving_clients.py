@@ -13,21 +13,25 @@ from tests.support.repo import Repo
 from tests.support.serving import RunningServer, start
 from tests.support.waiting import until
 
-BRIEF = 300_000.0
-"""Turns of `graphs.working`: about a third of a second, during which the others line up."""
+LONG = 1_000_000.0
+"""Turns of `graphs.working`: about a second, for leaving in the middle of a run."""
 
-_PATH = "/v2/models/work/infer"
+ROWS = 16
+
+# The batch waits until it is full: who waits and for how long is decided by the test and not by a clock.
+_FULL_BATCHES = f"""
+    max_batch_size = {ROWS}
+    [batching]
+    max_queue_delay_us = 3_600_000_000
+"""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     repo = Repo(tmp_path_factory.mktemp("leaving") / "repo")
-    repo.model("work", {1: graphs.working()}, '[execution]\ninline = "never"\n')
+    repo.model("work", {1: graphs.working()}, f"{_FULL_BATCHES}[execution]\ninline = 'never'\n")
     running = start([repo.root])
     yield running
-    assert ask.pending(running, "work") == 0
-    assert ask.metric(running, "tensorquay_inflight_requests") == 0
-    assert ask.metric(running, "tensorquay_inflight_bytes") == 0
     assert running.stop() == 0, running.told()
 
 
@@ -40,7 +44,7 @@ def queue(server: RunningServer) -> Iterator[Queue]:
 
 
 class Queue:
-    """Clients in line behind a slow request, some of whom leave."""
+    """Clients whose requests wait for a full batch, and some of whom leave."""
 
     def __init__(self, server: RunningServer, pool: ThreadPoolExecutor, channel: grpc.Channel) -> None:
         self.server = server
@@ -48,26 +52,22 @@ class Queue:
         self._pool = pool
         self._staying: list[tuple[Future[RawAnswer], list[float]]] = []
         self._canceled = self._failures("CANCELED")
-        self._inside = 0
 
-    def block(self, turns: float = BRIEF) -> None:
-        """Begin a slow request, and wait until it is running: what comes now waits behind it."""
-        self._staying.append((self._ask(turns, 1.0), [2 * turns, 2.0]))
-        self._inside += 1
-        until(lambda: self.inside() == self._inside and ask.pending(self.server, "work") == 0, "the slow one runs")
+    def stay(self, *numbers: float, rows: int = 1) -> None:
+        """Clients that wait for their answers, with `rows` rows each."""
+        for number in numbers:
+            answer = self._pool.submit(ask.infer, self.server, "work", ask.sequence([[0, number]] * rows))
+            self._staying.append((answer, [0, 2 * number] * rows))
 
-    def stay(self, *numbers: float) -> None:
-        """Clients that wait for their answers."""
-        self._staying.extend((self._ask(0, number), [0, 2 * number]) for number in numbers)
-        self._inside += len(numbers)
+    def leaver(self, turns: float = 0, count: int = 1) -> RawConnection:
+        """An HTTP client with `count` requests sent."""
+        client = RawConnection(self.server.http)
+        client.send(request("/v2/models/work/infer", ask.infer_body(ask.sequence([[turns, 77]]))) * count)
+        return client
 
-    def leave(self, count: int = 1) -> None:
-        """Say that `count` further requests are inside that will be given up."""
-        self._inside += count
-
-    def full(self) -> None:
-        """Wait until everybody is inside."""
-        until(lambda: self.inside() == self._inside, "everybody is inside")
+    def waiting(self, count: int) -> None:
+        """Wait until `count` requests wait."""
+        until(lambda: ask.pending(self.server, "work") == count, f"{count} are waiting")
 
     def gone(self, count: int = 1) -> None:
         """Wait until the server has noticed that `count` clients left."""
@@ -78,14 +78,14 @@ class Queue:
         return int(ask.metric(self.server, "tensorquay_inflight_requests"))
 
     def check_everybody_else(self) -> None:
-        """Everybody who stayed has the right answer, and nothing is left behind."""
+        """Fill the batch: everybody who stayed has the right answer, and nothing is left behind."""
+        if waiting := ask.pending(self.server, "work"):
+            self.stay(5, rows=ROWS - waiting)
         for answer, expected in self._staying:
             assert ask.values(answer.result()) == expected
-        assert self.inside() == 0
+        until(lambda: self.inside() == 0, "nothing is left inside")
         assert ask.pending(self.server, "work") == 0
-
-    def _ask(self, turns: float, number: float) -> Future[RawAnswer]:
-        return self._pool.submit(ask.infer, self.server, "work", ask.sequence([[turns, number]]))
+        assert ask.metric(self.server, "tensorquay_inflight_bytes") == 0
 
     def _failures(self, reason: str) -> int:
         return int(ask.metric(self.server, "nv_inference_request_failure", model="work", reason=reason))
@@ -93,119 +93,126 @@ class Queue:
 
 @pytest.mark.parametrize("how", ["in good order", "with a reset"])
 def test_an_http_client_leaves_while_it_waits(queue: Queue, how: str) -> None:
-    queue.block()
-    leaver = RawConnection(queue.server.http)
-    leaver.send(request(_PATH, ask.infer_body(ask.sequence([[0, 77]]))))
-    queue.leave()
+    queue.stay(1)
+    leaver = queue.leaver()
+    queue.stay(2, 3)
+    queue.waiting(4)
+
+    leaver.socket.close() if how == "in good order" else leaver.reset()
+
+    queue.gone()
+    queue.waiting(3)
+
+
+@pytest.mark.parametrize("how", ["in good order", "with a reset"])
+def test_an_http_client_leaves_in_the_middle_of_the_run(queue: Queue, how: str) -> None:
+    """It cannot be taken out of the batch any more; the batch goes on for the others."""
     queue.stay(1, 2, 3)
-    queue.full()
+    leaver = queue.leaver(LONG)
+    queue.waiting(4)
+    queue.stay(4, rows=ROWS - 4)
+    until(lambda: ask.pending(queue.server, "work") == 0, "they ride together")
 
     leaver.socket.close() if how == "in good order" else leaver.reset()
 
     queue.gone()
 
 
-def test_an_http_client_leaves_in_the_middle_of_the_run(queue: Queue) -> None:
-    """It cannot be taken out of the batch any more; the batch goes on for the others."""
-    queue.block()
-    leaver = RawConnection(queue.server.http)
-    leaver.send(request(_PATH, ask.infer_body(ask.sequence([[BRIEF, 77]]))))
-    queue.leave()
-    queue.stay(1, 2, 3)
-    queue.full()
-    until(lambda: queue.inside() == 4 and ask.pending(queue.server, "work") == 0, "they ride together")
-
-    leaver.reset()
-
-    queue.gone()
-    assert queue.inside() == 3, "the others' batch was over before the client left; nothing was tried"
-
-
 def test_a_grpc_client_cancels_while_it_waits(queue: Queue) -> None:
-    queue.block()
+    queue.stay(1)
     leaver = ask.unary(queue.channel, "ModelInfer").future(ask.infer_message(ask.sequence([[0, 77]]), "work"))
-    queue.leave()
-    queue.stay(1, 2, 3)
-    queue.full()
+    queue.stay(2, 3)
+    queue.waiting(4)
 
     leaver.cancel()
 
     queue.gone()
+    queue.waiting(3)
 
 
 def test_a_grpc_client_cancels_in_the_middle_of_the_run(queue: Queue) -> None:
-    queue.block()
-    leaver = ask.unary(queue.channel, "ModelInfer").future(ask.infer_message(ask.sequence([[BRIEF, 77]]), "work"))
-    queue.leave()
     queue.stay(1, 2, 3)
-    queue.full()
-    until(lambda: queue.inside() == 4 and ask.pending(queue.server, "work") == 0, "they ride together")
+    leaver = ask.unary(queue.channel, "ModelInfer").future(ask.infer_message(ask.sequence([[LONG, 77]]), "work"))
+    queue.waiting(4)
+    queue.stay(4, rows=ROWS - 4)
+    until(lambda: ask.pending(queue.server, "work") == 0, "they ride together")
 
     leaver.cancel()
 
     queue.gone()
-    assert queue.inside() == 3, "the others' batch was over before the client left; nothing was tried"
 
 
 def test_a_grpc_deadline_passes_while_the_request_waits(queue: Queue) -> None:
-    queue.block(3 * BRIEF)
+    queue.stay(1)
+    queue.waiting(1)
     late = ask.unary(queue.channel, "ModelInfer").future(
         ask.infer_message(ask.sequence([[0, 77]]), "work"), timeout=0.3
     )
-    queue.leave()
-    queue.stay(1, 2, 3)
+    queue.stay(2, 3)
 
     assert late.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
     queue.gone()
+    queue.waiting(3)
+
+
+def test_a_grpc_client_dies(queue: Queue) -> None:
+    with grpc.insecure_channel(queue.server.grpc, (("grpc.use_local_subchannel_pool", 1),)) as channel:
+        calls = [
+            ask.unary(channel, "ModelInfer").future(ask.infer_message(ask.sequence([[0, 77]]), "work"))
+            for _ in range(5)
+        ]
+        queue.stay(1, 2, 3)
+        queue.waiting(8)
+
+    queue.gone(5)
+    assert all(call.exception().code() is grpc.StatusCode.CANCELLED for call in calls)
 
 
 def test_a_stream_breaks_with_requests_waiting(queue: Queue) -> None:
-    queue.block()
     messages = [ask.infer_message(ask.sequence([[0, 77]]), "work", id=str(number)) for number in range(5)]
     stream = queue.channel.stream_stream(ask.SERVICE + "ModelStreamInfer")(iter(messages))
-    queue.leave(5)
     queue.stay(1, 2, 3)
-    queue.full()
+    queue.waiting(8)
 
     stream.cancel()
 
     queue.gone(5)
+    queue.waiting(3)
 
 
-def test_a_whole_crowd_leaves(queue: Queue) -> None:
-    queue.block()
-    crowd = [RawConnection(queue.server.http) for _ in range(50)]
-    for leaver in crowd:
-        leaver.send(
-            request(_PATH, ask.infer_body(ask.sequence([[0, 77]] * 70)))
-        )  # more rows than a batch: in two pieces
-    queue.leave(50)
-    queue.stay(1, 2, 3)
-    queue.full()
+def test_a_whole_crowd_leaves_in_the_middle_of_the_run(queue: Queue) -> None:
+    """Some of the crowd ride, some wait, and one has sent more rows than a batch holds."""
+    queue.stay(1)
+    crowd = [queue.leaver(LONG) for _ in range(3)]
+    queue.waiting(4)
+    crowd.append(RawConnection(queue.server.http))
+    crowd[-1].send(request("/v2/models/work/infer", ask.infer_body(ask.sequence([[LONG, 77]] * (ROWS + ROWS - 4)))))
+    # Its first piece does not fit beside the four, so they go without it.
+    until(lambda: queue.inside() == 5 and ask.pending(queue.server, "work") == 2, "the four are running")
+    crowd += [queue.leaver(LONG) for _ in range(7)]
+    until(lambda: queue.inside() == 12, "all are inside")
 
     for leaver in crowd:
         leaver.reset()
 
-    queue.gone(50)
+    queue.gone(11)
 
 
 def test_pipelined_requests_leave_with_their_connection(queue: Queue) -> None:
-    queue.block()
-    leaver = RawConnection(queue.server.http)
-    asked = request(_PATH, ask.infer_body(ask.sequence([[0, 77]])))
-    leaver.send(asked * 3)
-    queue.leave()  # one connection, one at a time: the second is not inside before the first is answered
+    leaver = queue.leaver(count=3)
     queue.stay(1, 2, 3)
-    queue.full()
+    queue.waiting(6)
 
     leaver.reset()
 
-    until(lambda: queue.inside() == 0, "all are gone, answered or not")
+    queue.gone(3)
+    queue.waiting(3)
 
 
-def test_a_client_that_never_reads_its_answers_does_not_stop_the_others(server: RunningServer) -> None:
-    with RawConnection(server.http) as deaf:
-        deaf.send(request(_PATH, ask.infer_body(ask.sequence([[0, 1]] * 5_000))) * 20)
+def test_a_client_that_never_reads_its_answers_does_not_stop_the_others(queue: Queue) -> None:
+    with RawConnection(queue.server.http) as deaf:
+        deaf.send(request("/v2/models/work/infer", ask.infer_body(ask.sequence([[0, 1]] * ROWS * 100))) * 40)
         for number in range(20):
-            assert ask.values(ask.infer(server, "work", ask.sequence([[0, number]]))) == [0, 2 * number]
+            answer = ask.infer(queue.server, "work", ask.sequence([[0, number]] * ROWS))
+            assert ask.values(answer) == [0, 2 * number] * ROWS

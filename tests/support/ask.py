@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-from tests.support.http_raw import Dropped, RawAnswer, exchange, request
+from tests.support.http_raw import RawAnswer, exchange, request
 from tests.support.serving import RunningServer
 from tritonclient.grpc import service_pb2
 

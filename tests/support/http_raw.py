@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass
 from types import TracebackType
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 30.0
 """Bounds a hang; decides nothing else."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
@@ -36,9 +37,13 @@ def page(server: RunningServer) -> str:
 def samples(server: RunningServer) -> Samples:
     """Every sample of the page by name and labels; read by prometheus_client's own parser, each series once."""
     found: Samples = {}
-    for family in text_string_to_metric_families(page(server)):
+    text = page(server)
+    written = {re.split(r"[{ ]", line, maxsplit=1)[0] for line in text.splitlines()}
+    for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            key = (sample.name, frozenset(sample.labels.items()))
+            # The parser appends "_total" to counters that have none; what the page says counts.
+            name = sample.name if sample.name in written else sample.name.removesuffix("_total")
+            key = (name, frozenset(sample.labels.items()))
             assert key not in found, f"{key} is on the page twice"
             found[key] = sample.value
     return found
@@ -51,4 +56,5 @@ def value(found: Samples, name: str, **labels: str) -> float:
 
 def waits(server: RunningServer, model: str, version: str = "1") -> bool:
     """Whether exactly one request waits in the queue of `model`."""
-    return value(samples(server), "nv_inference_pending_request_count", model=model, version=version) == 1
+    line = f'nv_inference_pending_request_count{{model="{model}",version="{version}"}} 1'
+    return line in page(server).splitlines()

@@ -23,6 +23,9 @@ MAX_ELEMENTS = 2**48
 
 _LENGTH = struct.Struct("<I")
 
+_SMALL_BYTES = 4096
+"""Up to here copying the data is faster than making a view of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -95,10 +98,13 @@ def from_buffer(name: str, datatype: DataType, shape: Sequence[int], buffer: mem
 
 
 def to_buffer(tensor: Tensor) -> bytes | memoryview:
-    """The binary wire form of `tensor`; no copy when the array is contiguous and of fixed size."""
+    """The binary wire form of `tensor`; no copy when the array is large, contiguous and of fixed size."""
+    array = tensor.array
     if tensor.datatype is DataType.BYTES:
-        return pack_bytes(tensor.array)
-    array = np.ascontiguousarray(tensor.array)
+        return pack_bytes(array)
+    if array.nbytes <= _SMALL_BYTES:
+        return array.tobytes()
+    array = np.ascontiguousarray(array)
     if array.size == 0:
         return b""  # a view with a zero in its shape cannot be cast to flat bytes
     return array.reshape(-1).view(np.uint8).data

@@ -58,6 +58,7 @@ class Reserved:
 JSON_DEFAULTS = WireOptions()
 BINARY_DEFAULTS = WireOptions(default_binary=True)
 NO_PARAMETERS = Reserved()
+_BINARY_OUTPUT = Reserved(binary_data_output=True)
 
 
 def split_parameters(parameters: Mapping[str, Parameter]) -> Reserved:
@@ -69,6 +70,8 @@ def split_parameters(parameters: Mapping[str, Parameter]) -> Reserved:
     """
     if not parameters:
         return NO_PARAMETERS
+    if len(parameters) == 1 and parameters.get("binary_data_output") is True:
+        return _BINARY_OUTPUT  # what most clients that speak the binary extension send, and nothing else
     for name in parameters:
         if name == "headers" or (name.startswith("triton_") and name != _EMPTY_FINAL):
             raise InvalidArgument(

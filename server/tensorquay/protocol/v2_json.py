@@ -62,7 +62,7 @@ def decode_infer(
     Raises: InvalidArgument with a precise text; Unimplemented for shared memory when it is off.
     """
     if header_length is None:
-        head: bytes | memoryview = body
+        head = body if isinstance(body, bytes) else bytes(body)
         tail = BinaryTail(b"")
     else:
         if not 0 <= header_length <= len(body):
@@ -70,7 +70,7 @@ def decode_infer(
                 f"Inference-Header-Content-Length is {header_length}, expected 0 to {len(body)} (the body's length)"
             )
         view = memoryview(body)
-        head, tail = view[:header_length], BinaryTail(view[header_length:])
+        head, tail = bytes(view[:header_length]), BinaryTail(view[header_length:])
     if len(head) == 0:
         raise InvalidArgument(f"{_WHAT} is empty, expected a JSON object with 'inputs'")
     document = parse_json(head, _WHAT)
@@ -88,8 +88,7 @@ def decode_infer(
         missing = "is missing" if "inputs" not in document else f"must be an array, got {kind_of(inputs)}"
         raise InvalidArgument(f"'inputs' {missing} in {_WHAT}")
     check_count("inputs", len(inputs))
-    text = head if isinstance(head, bytes) else bytes(head)
-    no_booleans = b"true" not in text and b"false" not in text
+    no_booleans = b"true" not in head and b"false" not in head
     tensors = [_input(index, item, tail, shm, no_booleans=no_booleans) for index, item in enumerate(inputs)]
     check_unique(tensors)
     tail.finish()

@@ -124,11 +124,12 @@ class H1Connection(asyncio.BufferedProtocol):
             self._go_on()
 
     def eof_received(self) -> bool:
-        """The client sends no more, but may still read: what it sent completely is answered."""
-        if self._mode is _Mode.DISCARD or self._is_idle() or self._head is not None:
-            return False
-        self._closing = True
-        return self._server.scheme == "http"  # TLS has no half-open connections
+        """The client sends no more: it has left.
+
+        A client that gives up closes its socket, and that looks just like one that only ends its sending. The second
+        kind is rare, and what waits for the first kind would be computed for nobody.
+        """
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
         self._transport = None

@@ -79,7 +79,9 @@ class HeadReader:
             pass
         except httptools.HttpParserError as error:
             raise BadHead("malformed HTTP request") from error
-        if not seen.complete:
+        if len(seen.headers) > _MAX_HEADERS:
+            raise BadHead(f"more than {_MAX_HEADERS} headers", 431)
+        if not seen.complete or parser.get_http_version() not in {"1.0", "1.1"}:
             raise BadHead("malformed HTTP request")
         method = parser.get_method().decode("ascii")
         if method == "CONNECT":
@@ -116,8 +118,6 @@ class _Callbacks:
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) >= _MAX_HEADERS:
-            raise BadHead(f"more than {_MAX_HEADERS} headers", 431)
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
