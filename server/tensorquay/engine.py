@@ -175,11 +175,12 @@ class InferenceEngine:
 
     def _submit(self, served: ServedVersion, request: InferRequest, reply: Reply) -> Ticket:
         signature = served.signature
-        checked = signature.check(request.inputs)
+        checked = signature.check(request.inputs, request.layout)
         asked = request.outputs
         wanted = None if asked is None else tuple(signature.output_index(output.name) for output in asked)
         self._admit(checked.byte_size)
-        trace = self.traces.sample(request.model_name, served.id.version, request.id)
+        traces = self.traces
+        trace = traces.sample(request.model_name, served.id.version, request.id) if traces.enabled else None
         call = _Call(self, served, request, reply, checked.byte_size, wanted, trace)
         rider = Rider(
             arrays=checked.arrays,
@@ -323,6 +324,8 @@ class InferenceEngine:
     def begin_drain(self) -> None:
         """Not ready any more, and no new predictions; what was accepted goes on."""
         self._draining = True
+        for served in self._manager.all_ready():
+            served.batcher.hurry()
 
     async def drained(self) -> None:
         """Wait until every accepted request was answered. The caller bounds it."""

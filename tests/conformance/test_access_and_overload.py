@@ -10,12 +10,13 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from doors import Grpc, grpc_request, read_message
-from observing import samples, value, waits
-from strangers import connect
 from tests.support.serving import RunningServer, start
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
+
+from doors import Grpc, grpc_request, read_message
+from observing import samples, value, waits
+from strangers import connect
 from waiting import until
 from wire import Answer, Call, given
 

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import graphs
 import httpx
 import pytest
-from doors import Door, Grpc, GrpcStream, Http, grpc_request
-from observing import failures, page, samples, statistics, value, waits
 from prometheus_client.parser import text_string_to_metric_families
 from tests.support.serving import RunningServer, start
+
+import graphs
+from doors import Door, Grpc, GrpcStream, Http, grpc_request
+from observing import failures, page, samples, statistics, value, waits
 from waiting import until
 from wire import Answer, Call, given
 

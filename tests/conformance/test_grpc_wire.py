@@ -1,4 +1,4 @@
-"""gRPC below the level of a client library: messages, streams, health, reflection, cancellation (protocol section 2)."""
+"""gRPC below the level of a client library: messages, streams, health, reflection, cancellation (section 2)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from doors import Grpc, checked, grpc_request, read_message
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from observing import failures, waits
 from tests.support.serving import RunningServer
 from tritonclient.grpc import service_pb2
-from waiting import until
-from wire import Answer, Call, given
 
 import tensorquay.protocol
+from doors import Grpc, checked, grpc_request, read_message
+from observing import failures, waits
+from waiting import until
+from wire import Answer, Call, given
 
 SERVICE = "/inference.GRPCInferenceService/"
 ROW = given("x", "FP32", [[1.0, 2.0, 3.0, 4.0]])
@@ -68,7 +68,9 @@ def test_2_what_is_no_message(channel: grpc.Channel, message: bytes) -> None:
     assert code is grpc.StatusCode.INVALID_ARGUMENT
 
 
-@pytest.mark.parametrize("method", ["ModelMetadata", "ModelConfig", "ModelStatistics", "RepositoryIndex", "TraceSetting"])
+@pytest.mark.parametrize(
+    "method", ["ModelMetadata", "ModelConfig", "ModelStatistics", "RepositoryIndex", "TraceSetting"]
+)
 def test_2_what_is_no_message_elsewhere(channel: grpc.Channel, method: str) -> None:
     code, _ = refusal(lambda: raw_call(channel, SERVICE + method, b"\x0a\xff"))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
@@ -191,6 +193,18 @@ def test_2_a_failure_is_a_message_and_the_stream_goes_on(door: Grpc) -> None:
         assert not failed or call.id in answer.error_message
     outbox.put(None)
     assert list(answers) == []
+
+
+def test_2_a_refused_request_of_any_size_is_named_and_one_that_cannot_be_read_is_not(channel: grpc.Channel) -> None:
+    large = grpc_request(Call("double", (given("x", "FP32", [[0.0] * 50_000]),), id="large"))
+    good = grpc_request(Call("double", (ROW,), id="good"))
+    sent = [large.SerializeToString(), b"\x0a\xff", b"\x0b" * 50_000, good.SerializeToString()]
+    answers = [
+        service_pb2.ModelStreamInferResponse.FromString(answer)
+        for answer in channel.stream_stream(f"{SERVICE}ModelStreamInfer")(iter(sent), timeout=30)
+    ]
+    told = [(bool(answer.error_message), answer.infer_response.id) for answer in answers]
+    assert sorted(told) == sorted([(True, "large"), (True, ""), (True, ""), (False, "good")])
 
 
 def test_2_with_triton_grpc_error_a_failure_ends_the_stream(door: Grpc) -> None:

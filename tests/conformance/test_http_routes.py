@@ -275,7 +275,13 @@ def test_1_13_log_settings_read_and_refused(http: httpx.Client) -> None:
         "log_verbose_level",
         "log_format",
     }
-    for change in ({"log_info": 1}, {"log_info": "false"}, {"log_verbose_level": -1}, {"log_format": "x"}, {"no": True}):
+    for change in (
+        {"log_info": 1},
+        {"log_info": "false"},
+        {"log_verbose_level": -1},
+        {"log_format": "x"},
+        {"no": True},
+    ):
         assert http.post("/v2/logging", json=change).status_code == 400
     refused = http.post("/v2/logging", json={"log_file": "elsewhere"})
     assert refused.status_code == 501

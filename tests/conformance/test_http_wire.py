@@ -1,4 +1,4 @@
-"""The bytes of an HTTP inference request: framing, raw requests, compression, and what is wrong with them (1.4, 1.5)."""
+"""The bytes of an HTTP inference request: framing, raw requests, compression, and all that can be wrong (1.4, 1.5)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from doors import checked, read_answer
 from tests.support.serving import RunningServer
+
+from doors import checked, read_answer
 from wire import given
 
 LENGTH = "Inference-Header-Content-Length"
@@ -332,9 +333,7 @@ def test_1_4_a_decompression_bomb_is_stopped(http: httpx.Client, coding: str) ->
 def test_1_4_compressed_requests_and_answers(http: httpx.Client, coding: str) -> None:
     pack = gzip.compress if coding == "gzip" else zlib.compress
     rows = 64
-    head = json.dumps(
-        {**binary(16 * rows, shape=[rows, 4]), "parameters": {"binary_data_output": True}}
-    ).encode()
+    head = json.dumps({**binary(16 * rows, shape=[rows, 4]), "parameters": {"binary_data_output": True}}).encode()
     plain = http.post(DOUBLE, content=head + ROW * rows, headers={LENGTH: str(len(head))})
     packed = http.post(
         DOUBLE,

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import graphs
 import numpy as np
 import pytest
+from tests.support.serving import RunningServer, start
+
+import graphs
 from observing import failures, waits
 from tensorquay_client import (
     NO_RETRY,
@@ -25,7 +27,6 @@ from tensorquay_client import (
     PermissionDenied,
     Unavailable,
 )
-from tests.support.serving import RunningServer, start
 from waiting import until
 
 ROW = np.array([[1, 2, 3, 4]], np.float32)
@@ -146,7 +147,9 @@ def test_data_types_come_back_as_they_went(
 
 @CLIENTS
 def test_classes(drive: Callable[..., Driver], zoo: RunningServer, kind: str) -> None:
-    result = drive(kind, zoo)("infer", "top", {"x": np.array([[0.5, 4, -1, 2.25]], np.float32)}, classification={"y": 2})
+    result = drive(kind, zoo)(
+        "infer", "top", {"x": np.array([[0.5, 4, -1, 2.25]], np.float32)}, classification={"y": 2}
+    )
     (best, second) = result.classes("y")[0]
     assert (best.label, best.index, best.value) == ("bee", 1, 4.0)
     assert (second.label, second.index) == ("dog", 3)
@@ -217,9 +220,7 @@ def test_repository_control(drive: Callable[..., Driver], explicit: RunningServe
     call("unload_model", uploaded)
     call("unload_model", name, dependents=True)
     until(
-        lambda: any(
-            (e.name, e.state, e.reason) == (name, "UNAVAILABLE", "unloaded") for e in call("repository_index")
-        ),
+        lambda: any((e.name, e.state, e.reason) == (name, "UNAVAILABLE", "unloaded") for e in call("repository_index")),
         "it is unloaded",
     )
     with pytest.raises(InvalidArgument, match="failed to load 'nosuch'"):
@@ -241,5 +242,3 @@ def test_compression(drive: Callable[..., Driver], zoo: RunningServer, kind: str
     for coding in ("gzip", "deflate"):
         call = drive(kind, zoo, compression=coding)
         assert np.array_equal(call("infer", "double", {"x": rows})["y"], rows * 2)
-
-

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from google.protobuf import json_format
-from strangers import Stranger, connect, connect_async, plain, simple_inputs
+from tests.conftest import REPOSITORY
 from tests.support.serving import RunningServer, start
 from tritonclient.utils import InferenceServerException
-from waiting import until
 
-from tests.conftest import REPOSITORY
+from strangers import Stranger, connect, connect_async, plain, simple_inputs
+from waiting import until
 
 KINDS = pytest.mark.parametrize("kind", ["http", "grpc"])
 
@@ -85,7 +85,9 @@ def test_both_doors_give_the_same_configuration(strangers: dict[str, Stranger], 
 @KINDS
 def test_unknown_models_are_not_found(stranger: Stranger) -> None:
     for call in ("get_model_metadata", "get_model_config", "get_inference_statistics"):
-        with pytest.raises(InferenceServerException, match="Request for unknown model: 'nosuch' is not found") as caught:
+        with pytest.raises(
+            InferenceServerException, match="Request for unknown model: 'nosuch' is not found"
+        ) as caught:
             stranger.ask(call, "nosuch")
         assert caught.value.status() in {"404", "StatusCode.NOT_FOUND"}
 
@@ -101,7 +103,9 @@ def test_statistics_count_what_this_client_did(stranger: Stranger) -> None:
             "success": int(inference["success"].get("count", 0)),
             "fail": int(inference["fail"].get("count", 0)),
             "batches of 3": sum(
-                int(each["compute_infer"]["count"]) for each in stats.get("batch_stats", []) if int(each["batch_size"]) == 3
+                int(each["compute_infer"]["count"])
+                for each in stats.get("batch_stats", [])
+                if int(each["batch_size"]) == 3
             ),
         }
 
@@ -143,7 +147,7 @@ def test_repository_index_in_mode_none_and_its_refusals(stranger: Stranger, zoo_
 def test_shared_memory_is_refused_where_it_is_off(stranger: Stranger) -> None:
     for refused in (
         lambda: stranger.client.register_system_shared_memory("r", "/r", 16),
-        lambda: stranger.client.get_system_shared_memory_status(),
+        stranger.client.get_system_shared_memory_status,
     ):
         with pytest.raises(InferenceServerException, match="--allow-client-shm") as caught:
             refused()
@@ -218,7 +222,9 @@ def test_trace_settings_and_a_trace(tracing: tuple[RunningServer, Path], kind: s
 
 def written(file: Path) -> list[Any]:
     """The traces so far, also of the numbered files that a count that has run down leaves (as Triton does)."""
-    return [trace for part in sorted(file.parent.glob(f"{file.name}*")) for trace in json.loads(part.read_text() or "[]")]
+    return [
+        trace for part in sorted(file.parent.glob(f"{file.name}*")) for trace in json.loads(part.read_text() or "[]")
+    ]
 
 
 @KINDS

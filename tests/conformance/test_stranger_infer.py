@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from observing import failures, waits
-from strangers import Stranger, connect, connect_async, simple_inputs
 from tests.support.serving import RunningServer
 from tritonclient.utils import InferenceServerException
+
+from observing import failures, waits
+from strangers import Stranger, connect, connect_async, simple_inputs
 from waiting import until
 
 KINDS = pytest.mark.parametrize("kind", ["http", "grpc"])
@@ -292,25 +293,18 @@ def test_raw_requests_by_the_clients_own_helpers(clients: dict[str, Stranger], s
 
 @KINDS
 def test_threads_share_the_server(server: RunningServer, kind: str) -> None:
-    problems: list[BaseException] = []
-
-    def work() -> None:
+    def work(_number: int) -> int:
         stranger = connect(kind, server)
         try:
             for rows in range(1, 9):
                 inputs, a, b = simple_inputs(stranger, rows)
                 assert_simple(stranger.client.infer("simple", inputs), a, b)
-        except BaseException as problem:
-            problems.append(problem)
         finally:
             stranger.client.close()
+        return rows
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert problems == []
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(4), timeout=60)) == [8] * 4
 
 
 # -- asyncio

@@ -7,17 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import graphs
 import grpc
 import httpx
 import numpy as np
 import onnx
 import pytest
-from doors import checked
-from strangers import Stranger, connect
 from tests.support.serving import RunningServer, start
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
+
+import graphs
+from doors import checked
+from strangers import Stranger, connect
 from waiting import until
 
 KINDS = pytest.mark.parametrize("kind", ["http", "grpc"])

@@ -11,9 +11,10 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.utils.shared_memory as shm
-from strangers import Stranger, connect
 from tests.support.serving import RunningServer
 from tritonclient.utils import InferenceServerException, serialize_byte_tensor
+
+from strangers import Stranger, connect
 
 KINDS = pytest.mark.parametrize("kind", ["http", "grpc"])
 _NUMBERS = itertools.count()
@@ -98,9 +99,7 @@ def test_one_input_shared_and_one_sent(stranger: Stranger, region: Region) -> No
     a, b = np.arange(16, dtype=np.int32), np.full((1, 16), 5, np.int32)
     there, source = region(64)
     shm.set_shared_memory_region(source, [a])
-    result = stranger.client.infer(
-        "simple", [stranger.input("INPUT1", b), shared_input(stranger, "INPUT0", there, 64)]
-    )
+    result = stranger.client.infer("simple", [stranger.input("INPUT1", b), shared_input(stranger, "INPUT0", there, 64)])
     assert np.array_equal(result.as_numpy("OUTPUT0"), a + b)
     assert np.array_equal(result.as_numpy("OUTPUT1"), a - b)
 

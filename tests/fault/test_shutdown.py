@@ -60,13 +60,15 @@ def test_stop_under_load_answers_everybody_in_words(repo: Repo, serve: Serve) ->
 
 
 def test_what_was_accepted_before_the_stop_is_answered(repo: Repo, serve: Serve, pool: ThreadPoolExecutor) -> None:
+    """Even requests that would have waited an hour for company: from now on nobody comes."""
+    repo.model("waits", {1: graphs.working()}, "max_batch_size = 32\n[batching]\nmax_queue_delay_us = 3_600_000_000\n")
     server = serve([repo.root], PATIENT)
-    running = pool.submit(ask.infer, server, "work", ask.sequence([[BRIEF, 1]]))
-    until(lambda: ask.metric(server, "tensorquay_inflight_requests") == 1, "the first request is inside")
-    waiting = [pool.submit(ask.infer, server, "work", ask.sequence([[QUICK, number]])) for number in range(8)]
+    waiting = [pool.submit(ask.infer, server, "waits", ask.sequence([[QUICK, number]])) for number in range(8)]
     with grpc.insecure_channel(server.grpc) as channel:
-        call = ask.unary(channel, "ModelInfer").future(ask.infer_message(ask.sequence([[QUICK, 9]]), "work"))
-        until(lambda: ask.metric(server, "tensorquay_inflight_requests") == 10, "everybody is inside")
+        call = ask.unary(channel, "ModelInfer").future(ask.infer_message(ask.sequence([[QUICK, 9]]), "waits"))
+        until(lambda: ask.pending(server, "waits") == 9, "everybody is waiting")
+        running = pool.submit(ask.infer, server, "work", ask.sequence([[BRIEF, 1]]))
+        until(lambda: ask.metric(server, "tensorquay_inflight_requests") == 10, "one is running")
 
         assert server.stop() == 0, server.told()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -104,6 +105,24 @@ def test_loads_and_unloads_of_one_model_do_not_touch_another(tmp_path: Path, ser
 
     load.check({5.0})
     assert ask.index(server)["restless", "1"] == ("UNAVAILABLE", "unloaded")
+
+
+def test_a_swap_does_not_wait_for_company_that_cannot_come(tmp_path: Path, serve: Serve) -> None:
+    """Requests that wait for a full batch of the old version are answered by it when it goes."""
+    repo = Repo(tmp_path / "repo")
+    repo.model("scale", {1: graphs.scale(1.0)}, "max_batch_size = 32\n[batching]\nmax_queue_delay_us = 3_600_000_000\n")
+    server = serve([repo.root], "--model-control-mode=explicit", "--load-model=scale")
+    with ThreadPoolExecutor(4) as pool:
+        row = ask.sequence([[1, 2, 3, 4]])
+        waiting = [pool.submit(ask.infer, server, "scale", row) for _ in range(4)]
+        until(lambda: ask.pending(server, "scale") == 4, "they are waiting")
+        repo.version("scale", 2, graphs.scale(2.0))
+
+        assert ask.load_model(server, "scale").status == 200
+
+        assert [ask.values(each.result()) for each in waiting] == [[1, 2, 3, 4]] * 4
+    until(lambda: ask.index(server)["scale", "1"][0] == "UNAVAILABLE", "the old version is gone")
+    assert ask.values(ask.infer(server, "scale", ask.sequence([[1, 2, 3, 4]] * 32)))[:4] == [2, 4, 6, 8]
 
 
 def _until_ready(server: RunningServer, number: int) -> None:

@@ -16,7 +16,6 @@ from tests.support.serving import RunningServer
 from tritonclient.utils import np_to_triton_dtype
 
 
-
 @dataclass
 class Stranger:
     """One client, and how its half of the library spells things."""
@@ -51,7 +50,11 @@ def connect(kind: str, server: RunningServer) -> Stranger:
     if kind == "http":
         client = tritonclient.http.InferenceServerClient(server.http, concurrency=4, network_timeout=60)
         return Stranger(kind, tritonclient.http, client)
-    options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    options = [
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+    ]
     client = tritonclient.grpc.InferenceServerClient(server.grpc, channel_args=options)
     return Stranger(kind, tritonclient.grpc, client)
 

@@ -65,7 +65,7 @@ def _labelled(dims: str, max_batch_size: int) -> str:
 
 _RANKED = "max_batch_size: 8\ndynamic_batching { priority_levels: 2 default_priority_level: 2 }"
 
-# What waits here waits for an hour: only a full batch, a time-out or a leaving client ends it, so no test needs a clock.
+# Here a request waits for an hour: only a full batch, a time-out or leaving ends it, so no test needs a clock.
 _WAITING = """max_batch_size: 8
 dynamic_batching {
   preferred_batch_size: [ 8 ]

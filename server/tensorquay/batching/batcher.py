@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from tensorquay.backends.api import Session
@@ -119,6 +120,12 @@ class Batcher:
             self.cancel(next(piece for piece in rider.pieces if not piece.done))
             return
         self._finish(rider, Cancelled("the client cancelled the request"))
+
+    def hurry(self) -> None:
+        """Nobody else is coming: what waits for company leaves as soon as there is a slot."""
+        self._limits = replace(self._limits, max_delay_ns=0)
+        if self._idle:
+            self._schedule_flush()
 
     async def close(self) -> None:
         """Refuse new riders, wait until everybody accepted is settled, then end the threads.

@@ -16,7 +16,7 @@ from tensorquay.core.datatypes import Array
 from tensorquay.core.signature import Signature
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Run:
     """One successful run of the model, for the statistics."""
 
@@ -82,17 +82,19 @@ def _run(session: Session, signature: Signature, riders: Sequence[Rider], clock:
     ran_ns = clock.now_ns()
     rows = [rider.rows for rider in riders]
     total = sum(rows)
-    table: list[list[Array | None]] = [[None] * len(signature.outputs) for _ in riders]
+    nothing: list[Array | None] = [None] * len(riders)
+    columns: list[Sequence[Array | None]] = [nothing] * len(signature.outputs)
     for position, array in zip(wanted, arrays, strict=True):
-        spec = signature.outputs[position]
-        pieces = split(spec.name, array, rows) if signature.batches else [array]
-        for row, piece in zip(table, pieces, strict=True):
-            row[position] = signature.output_to_wire(position, piece)
+        pieces = split(signature.outputs[position].name, array, rows) if signature.batches else [array]
+        if signature.reshapes_outputs:
+            pieces = [signature.output_to_wire(position, piece) for piece in pieces]
+        columns[position] = pieces
+    table = list(zip(*columns, strict=True)) if columns else [()] * len(riders)
     done_ns = clock.now_ns()
     input_ns, infer_ns, output_ns = merged_ns - started_ns, ran_ns - merged_ns, done_ns - ran_ns
     rides = [
         Ride(
-            arrays=tuple(row),
+            arrays=row,
             queue_ns=max(started_ns - rider.enqueued_ns, 0),
             input_ns=input_ns,
             infer_ns=infer_ns,

@@ -11,7 +11,7 @@ from itertools import islice
 
 from tensorquay.batching.rider import Rider
 from tensorquay.config.model import BatchingConfig, QueuePolicy, TimeoutAction
-from tensorquay.core.errors import InvalidArgument, Overloaded, Unavailable
+from tensorquay.core.errors import Overloaded, Unavailable
 
 _RETRY_AFTER_S = 1.0
 """Advice to a client refused at the door: HTTP's Retry-After has whole seconds."""
@@ -53,8 +53,8 @@ class RiderQueue:
         """Let `rider` wait.
 
         Args: pieces_follow: how many more riders of the same request come next, so that all or none get in.
-        Raises: InvalidArgument for a priority beyond the levels; Unavailable when the level's `max_queue_size` is
-        reached (Triton's answer); Overloaded when the server's own bound is.
+        Raises: Unavailable when the level's `max_queue_size` is reached (Triton's answer); Overloaded when the
+        server's own bound is.
         """
         number = self._level_of(rider.priority)
         level = self._levels.get(number)
@@ -170,14 +170,8 @@ class RiderQueue:
 
     def _level_of(self, priority: int) -> int:
         levels = self._config.priority_levels
-        if levels == 0 or priority == 0:
-            return self._config.default_priority_level
-        if priority > levels:
-            raise InvalidArgument(
-                f"priority {priority} is beyond the {levels} levels of this model (1 is highest, 0 its default)",
-                facts={"expected": f"0..{levels}", "got": priority},
-            )
-        return priority
+        # A priority beyond the levels means the default one: Triton's rule, which its clients may rely on.
+        return priority if 0 < priority <= levels else self._config.default_priority_level
 
     def _add_level(self, number: int) -> _Level:
         # Empty levels go first: hostile priorities must not grow the table without bound.

@@ -10,7 +10,7 @@ from tensorquay.core.datatypes import Array
 from tensorquay.core.signature import ShapeKey
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ride:
     """What a rider gets: arrays per output position (None where it did not ask), and where the time went, in ns."""
 

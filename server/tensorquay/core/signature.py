@@ -17,6 +17,8 @@ from tensorquay.core.tensors import Tensor
 ShapeKey: TypeAlias = tuple[tuple[int, ...] | None, ...]
 """Per input, the shape without its batch axis (None when an optional input is absent). Equal keys may share a batch."""
 
+_MAX_LAYOUTS = 256
+
 _BATCH_NOTE = (
     " NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be prepended to each "
     "input shape; send [batch, ...], or set max_batch_size to 0 to give full shapes."
@@ -40,7 +42,7 @@ class TensorSpec:
     labels: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Checked:
     """A request that fits: arrays in the signature's input order (None: optional, not sent), ready to be batched."""
 
@@ -64,10 +66,15 @@ class Signature:
     unbatched_because: str = ""
     _input_index: Mapping[str, int] = field(init=False, repr=False, compare=False)
     _output_index: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    _known: dict[int, tuple[object, tuple[int, ...], int, ShapeKey, int]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+    reshapes_outputs: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_input_index", {spec.name: i for i, spec in enumerate(self.inputs)})
         object.__setattr__(self, "_output_index", {spec.name: i for i, spec in enumerate(self.outputs)})
+        object.__setattr__(self, "reshapes_outputs", any(spec.reshape is not None for spec in self.outputs))
 
     @property
     def batches(self) -> bool:
@@ -87,12 +94,38 @@ class Signature:
             )
         return found
 
-    def check(self, inputs: Sequence[Tensor]) -> Checked:
+    def check(self, inputs: Sequence[Tensor], layout: object = None) -> Checked:
         """`inputs` matched to the signature.
 
+        Args: layout: an object that stands for the names, types and shapes of `inputs`; when it comes again, what was
+            found out about it is used again.
         Raises: InvalidArgument for an unknown, repeated or missing input, a wrong data type, rank or size, or inputs
         that disagree on the batch. The row limit is not checked here: the batcher may split (docs/batching.md).
         """
+        if layout is not None:
+            known = self._known.get(id(layout))
+            # The object itself is kept beside its id, so that no other can have that id meanwhile.
+            if known is not None and known[0] is layout:
+                _, order, rows, shape_key, byte_size = known
+                return Checked(
+                    tuple(None if number < 0 else inputs[number].array for number in order), rows, shape_key, byte_size
+                )
+        checked = self._check(inputs)
+        if layout is not None and not any(spec.reshape is not None for spec in self.inputs):
+            self._remember(layout, inputs, checked)
+        return checked
+
+    def _remember(self, layout: object, inputs: Sequence[Tensor], checked: Checked) -> None:
+        if any(tensor.datatype is DataType.BYTES for tensor in inputs):
+            return  # their size is another in every request
+        if len(self._known) >= _MAX_LAYOUTS:
+            self._known.clear()
+        order = [-1] * len(self.inputs)
+        for number, tensor in enumerate(inputs):
+            order[self._input_index[tensor.name]] = number
+        self._known[id(layout)] = layout, tuple(order), checked.rows, checked.key, checked.byte_size
+
+    def _check(self, inputs: Sequence[Tensor]) -> Checked:
         arrays: list[Array | None] = [None] * len(self.inputs)
         key: list[tuple[int, ...] | None] = [None] * len(self.inputs)
         rows = -1

@@ -27,7 +27,8 @@ _SMALL_BYTES = 4096
 """Up to here copying the data is faster than making a view of it."""
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, like everything that is made for every request: see core/messages.py.
+@dataclass(slots=True)
 class Tensor:
     """A named array with the type the wire gives it.
 

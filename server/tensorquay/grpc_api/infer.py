@@ -16,6 +16,7 @@ from tensorquay.core.messages import InferResponse
 from tensorquay.engine import InferenceEngine, Ticket
 from tensorquay.protocol import v2_proto
 from tensorquay.protocol.options import WireOptions
+from tensorquay.protocol.repeats import ProtoRequests
 from tensorquay.protocol.shared_memory import SharedMemory
 from tensorquay.telemetry.unexpected import unexpected
 
@@ -37,6 +38,7 @@ class InferHandler:
     def __init__(self, engine: InferenceEngine, *, forward_metadata: re.Pattern[str] | None = None) -> None:
         self._engine = engine
         self._forward_metadata = forward_metadata
+        self._requests = ProtoRequests()
 
     @property
     def shm(self) -> SharedMemory | None:
@@ -58,7 +60,7 @@ class InferHandler:
         Returns: a ticket to cancel it with, or None when it is answered already.
         """
         try:
-            infer, options = v2_proto.decode_infer(message, shm=self.shm, arrival_ns=self._engine.clock.now_ns())
+            infer, options = self._requests.decode(message, shm=self.shm, arrival_ns=self._engine.clock.now_ns())
             infer.deadline_ns = deadline_ns
             if self._forward_metadata is not None:
                 infer.parameters = {**infer.parameters, **self._forwarded(metadata)}

@@ -14,6 +14,8 @@ from tensorquay.http_api.infer import InferHandler
 from tensorquay.http_api.routes import HOT_HEALTH, ModelRoute, category_of, match_model
 from tensorquay.transport.http_message import Answer, Cancellable, HotRoute, HttpReply, error_reply
 
+_READING = frozenset({"GET", "HEAD"})  # some load balancers probe with HEAD
+
 
 class HotRoutes:
     """See `HotHandler`.
@@ -47,12 +49,12 @@ class HotRoutes:
 
     def _find(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> HotRoute | None:
         if path in HOT_HEALTH:
-            return _Health(self._engine, path) if method == "GET" else _method_not_allowed(b"GET")
+            return _Health(self._engine, path) if method in _READING else _method_not_allowed(b"GET, HEAD")
         route = match_model(path)
         if route is None:
             return None
         if route.action == "ready":
-            return _ModelReady(self._engine, route) if method == "GET" else _method_not_allowed(b"GET")
+            return _ModelReady(self._engine, route) if method in _READING else _method_not_allowed(b"GET, HEAD")
         return self._infer.route(route, headers) if method == "POST" else _method_not_allowed(b"POST")
 
     def _check_access(self, path: str, headers: Mapping[bytes, bytes]) -> None:

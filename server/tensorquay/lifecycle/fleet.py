@@ -28,7 +28,7 @@ from tensorquay.lifecycle.recipe import Recipe
 from tensorquay.lifecycle.state import Event, State
 from tensorquay.lifecycle.table import UNLOADED, VersionTable
 from tensorquay.lifecycle.upload import Upload
-from tensorquay.lifecycle.views import Known, recipe_of, view_of
+from tensorquay.lifecycle.views import Known, recipe_of, taken_back, view_of
 from tensorquay.telemetry.statistics import StatisticsTable, VersionStatistics
 
 _log = logging.getLogger("tensorquay.lifecycle")
@@ -180,6 +180,8 @@ class Fleet:
         if not self.remembers_unloaded:
             there = known.folder.versions if known is not None else {}
             self.table.forget(name, lambda row: row.id.version not in there)
+        if known is not None and (past := taken_back(known, self.table.of(name))):
+            self.table.forget(name, lambda row: row.id in past)
         rows = self.table.of(name)
         views = {name: view_of(known, rows)} if known is not None else {}
         busy_here = sum(row.state is State.LOADING for row in rows)

@@ -100,6 +100,7 @@ class ServedVersion:
         """Wait until no lease is left. For a version that already left the catalogue, so that none can begin."""
         if self.leases == 0:
             return
+        self.batcher.hurry()
         if self._drained is None:
             self._drained = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._drained)

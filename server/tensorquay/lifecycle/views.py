@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tensorquay.config.model import ModelConfig
 from tensorquay.core.errors import InvariantViolation
+from tensorquay.core.ids import VersionId
 from tensorquay.lifecycle.index import Remarks
 from tensorquay.lifecycle.plan import Load, ModelView, Row, Stamp
 from tensorquay.lifecycle.recipe import Recipe
@@ -110,6 +111,17 @@ def problems_of(known: Known, rows: Sequence[Row]) -> dict[int, str]:
         if row.failed and row.id.version in wanted and row.stamp == stamps[row.id.version]:
             found[row.id.version] = row.reason
     return found
+
+
+def taken_back(known: Known, rows: Sequence[Row]) -> frozenset[VersionId]:
+    """Failed loadings that have nothing left to tell: what serves their version is what is asked for again."""
+    view = view_of(known, rows)
+    if view.frozen:
+        return frozenset()
+    right = {
+        row.id.version for row in rows if row.state is State.READY and row.stamp == view.versions.get(row.id.version)
+    }
+    return frozenset(row.id for row in rows if row.failed and row.id.version in right)
 
 
 def serves_some(known: Known, rows: Sequence[Row]) -> bool:

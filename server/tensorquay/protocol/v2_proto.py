@@ -101,6 +101,20 @@ def decode_infer(
     return request, options
 
 
+def is_all_raw(data: bytes | memoryview) -> bool:
+    """Whether the (valid) request in `data` has all its tensors in raw_input_contents, one per input."""
+    rest, raw = split_raw(data)
+    message = parse(_REQUEST, rest)
+    return len(raw) == len(message.inputs) and not any(
+        item.HasField("contents") or len(item.parameters) for item in message.inputs
+    )
+
+
+def raw_mark(size: int) -> bytes:
+    """What stands before `size` bytes of raw_input_contents: the field's tag and its length."""
+    return b"\x3a" + _varint(size)
+
+
 def request_id(data: bytes | memoryview) -> str:
     """The id in a ModelInferRequest that was refused; empty when it has none, or cannot be read at all."""
     try:

@@ -10,17 +10,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
-from http import HTTPStatus
 from typing import Any, Protocol
 
 from tensorquay.transport.h1_head import Head
+from tensorquay.transport.http_message import STATUS_LINES
 
 _log = logging.getLogger("tensorquay.http")
 
 HIGH_WATER_BYTES = 256 * 1024
 """Body bytes kept for an application that does not take them; then the connection is not read."""
-
-STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus}
 
 AsgiApp = Callable[
     [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]

@@ -14,11 +14,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from tensorquay.core.errors import InvalidArgument, Overloaded, ServingError
-from tensorquay.transport.asgi_exchange import STATUS_LINES, AsgiExchange
+from tensorquay.transport.asgi_exchange import AsgiExchange
 from tensorquay.transport.buffers import POOLED_FROM_BYTES
 from tensorquay.transport.chunked import BadChunk, ChunkedDecoder
 from tensorquay.transport.h1_head import MAX_HEAD_BYTES, BadHead, Head
-from tensorquay.transport.http_message import Cancellable, HttpReply, error_reply
+from tensorquay.transport.http_message import Cancellable, HttpReply, error_reply, render_head
 
 if TYPE_CHECKING:
     from tensorquay.transport.h1_server import H1Server
@@ -345,19 +345,16 @@ class H1Connection(asyncio.BufferedProtocol):
 
     def _write_reply(self, head: Head, reply: HttpReply) -> None:
         closes = not head.keep_alive or self._closing or self._server.draining
-        lines = [STATUS_LINES[reply.status], b"content-type: ", reply.content_type]
-        lines.append(b"\r\ncontent-length: %d\r\n" % reply.length)
-        for name, value in reply.headers:
-            lines.append(b"%b: %b\r\n" % (name, value))
+        out = self._out
+        out.append(reply.head or render_head(reply))
         if closes:
-            lines.append(_CLOSE)
+            out.append(_CLOSE)
             self._closing = True
         elif head.http_version == "1.0":
-            lines.append(_KEEP)
-        lines.append(b"\r\n")
-        self._out.append(b"".join(lines))
+            out.append(_KEEP)
+        out.append(b"\r\n")
         if head.method != "HEAD":
-            self._out.extend(reply.parts)
+            out.extend(reply.parts)
         self._mark_dirty()
 
     # -- what an exchange asks of its connection (see `Carrier`)

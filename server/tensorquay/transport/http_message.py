@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Protocol, TypeAlias
 
 from tensorquay.core.errors import ServingError
@@ -15,20 +16,36 @@ from tensorquay.protocol.status import error_body, http_status, retry_after
 
 JSON = b"application/json"
 
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus}
+"""Status code → status line."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class HttpReply:
-    """One answer. `parts` are written one after another: large tensors are not joined to their header."""
+    """One answer. `parts` are written one after another: large tensors are not joined to their header.
+
+    `head`, when it is there, is the status line and all headers as they are written, without the empty line; the other
+    fields say the same for whoever writes heads himself.
+    """
 
     status: int
     parts: Sequence[bytes | memoryview] = ()
     content_type: bytes = JSON
     headers: Sequence[tuple[bytes, bytes]] = field(default=())
+    head: bytes = b""
 
     @property
     def length(self) -> int:
         """Bytes of the body."""
         return sum(map(len, self.parts))
+
+
+def render_head(reply: HttpReply) -> bytes:
+    """Status line and headers of `reply`, without what depends on the connection and without the empty line."""
+    lines = [b"%bcontent-type: %b\r\n" % (STATUS_LINES[reply.status], reply.content_type)]
+    lines.append(b"content-length: %d\r\n" % reply.length)
+    lines.extend(b"%b: %b\r\n" % header for header in reply.headers)
+    return b"".join(lines)
 
 
 Answer: TypeAlias = Callable[[HttpReply], None]

@@ -344,10 +344,14 @@ async def test_priority_one_goes_first_and_levels_need_no_memory(make: Make):
     assert bench.session.batches == [[0.0], [3.0], [4.0], [1.0], [2.0]]
 
 
-async def test_a_priority_beyond_the_levels_is_refused(make: Make):
-    bench = make(BatchingConfig(priority_levels=2, default_priority_level=1))
-    with pytest.raises(InvalidArgument, match="priority 3 is beyond the 2 levels"):
-        bench.ride(1.0, priority=3)
+async def test_a_priority_beyond_the_levels_is_the_default_one(make: Make):
+    bench = make(BatchingConfig(priority_levels=2, default_priority_level=1), gated=True, max_rows=1)
+    first = bench.ride(0.0)[1]
+    await bench.session.wait_started()
+    rides = [bench.ride(1.0, priority=2)[1], bench.ride(2.0, priority=3)[1]]
+    bench.session.gate.set()
+    await asyncio.gather(first, *rides)
+    assert bench.session.batches == [[0.0], [2.0], [1.0]]
 
 
 async def test_preserve_ordering_holds_back_answers_but_not_runs(make: Make):

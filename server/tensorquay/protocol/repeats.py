@@ -1,0 +1,173 @@
+"""Requests like one before: what the codecs found out about its shape is used again, only the tensor bytes are new.
+
+Clients send the same request with other numbers, again and again. A `RequestPlan` is what is left of a request when
+its tensor bytes are taken out; for a request whose other bytes are equal it is the same, so nothing is parsed and
+nothing checked twice. The codecs stay the only judges: a plan is made of what they accepted, and whatever does not
+match a plan byte for byte goes to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tensorquay.core.datatypes import DataType
+from tensorquay.core.messages import InferRequest, Layout, Parameter, RequestedOutput
+from tensorquay.core.tensors import Tensor
+from tensorquay.protocol import v2_json, v2_proto
+from tensorquay.protocol.options import WireOptions
+from tensorquay.protocol.shared_memory import SharedMemory
+
+_MAX_HEAD_BYTES = 4096
+_MAX_PLANS = 1024
+_MAX_PER_LENGTH = 4
+# Element types whose bytes may be anything; the others are looked at one by one.
+_PLAIN = frozenset(DataType) - {DataType.BYTES, DataType.BOOL}
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    name: str
+    datatype: DataType
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    count: int
+    offset: int
+    """Of its bytes, from where the tensor bytes begin (JSON) or the message does (protobuf)."""
+
+
+class RequestPlan:
+    """A request without its tensor bytes, its id, and its time of arrival."""
+
+    __slots__ = (
+        "_inputs", "_layout", "_model_name", "_model_version", "_outputs", "_parameters", "_priority", "_timeout_us",
+        "options",
+    )  # fmt: skip
+
+    def __init__(self, request: InferRequest, options: WireOptions, offsets: list[int]) -> None:
+        self.options = options
+        self._model_name = request.model_name
+        self._model_version = request.model_version
+        self._outputs: list[RequestedOutput] | None = request.outputs
+        self._parameters: Mapping[str, Parameter] = request.parameters
+        self._priority = request.priority
+        self._timeout_us = request.timeout_us
+        self._inputs = tuple(
+            _Input(tensor.name, tensor.datatype, tensor.datatype.numpy, tensor.shape, tensor.array.size, offset)
+            for tensor, offset in zip(request.inputs, offsets, strict=True)
+        )
+        self._layout: Layout = tuple((each.name, each.datatype, each.shape) for each in self._inputs)
+
+    def fill(self, data: bytes | memoryview, base: int, arrival_ns: int) -> InferRequest:
+        """The request whose tensor bytes are in `data`, `base` bytes further on than the plan counts."""
+        return InferRequest(
+            self._model_name,
+            self._model_version,
+            "",
+            [
+                Tensor(
+                    each.name,
+                    each.datatype,
+                    np.frombuffer(data, each.dtype, each.count, base + each.offset).reshape(each.shape)
+                    if each.count
+                    else np.empty(each.shape, each.dtype),
+                )
+                for each in self._inputs
+            ],
+            self._outputs,
+            self._parameters,
+            self._priority,
+            self._timeout_us,
+            arrival_ns,
+            None,
+            self._layout,
+        )
+
+
+class JsonRequests:
+    """Decodes inference requests over HTTP to one model. Loop-confined; owner: a route."""
+
+    def __init__(self, model_name: str, model_version: str) -> None:
+        self._model_name = model_name
+        self._model_version = model_version
+        self._plans: dict[bytes, tuple[RequestPlan, int]] = {}
+
+    def decode(
+        self, body: bytes | memoryview, header_length: int | None, *, shm: SharedMemory | None, arrival_ns: int
+    ) -> tuple[InferRequest, WireOptions]:
+        """As `v2_json.decode_infer`."""
+        if header_length is None or header_length > _MAX_HEAD_BYTES:
+            return v2_json.decode_infer(
+                self._model_name, self._model_version, body, header_length, shm=shm, arrival_ns=arrival_ns
+            )
+        head = bytes(body[:header_length])
+        found = self._plans.get(head)
+        if found is not None and found[1] == len(body) - header_length:
+            plan = found[0]
+            return plan.fill(body, header_length, arrival_ns), plan.options
+        request, options = v2_json.decode_infer(
+            self._model_name, self._model_version, body, header_length, shm=shm, arrival_ns=arrival_ns
+        )
+        self._keep(head, request, options, len(body) - header_length)
+        return request, options
+
+    def _keep(self, head: bytes, request: InferRequest, options: WireOptions, tail_bytes: int) -> None:
+        if request.id or not _plannable(request):
+            return
+        sizes = [tensor.byte_size for tensor in request.inputs]
+        if sum(sizes) != tail_bytes:
+            return  # some input is not among the tensor bytes
+        if len(self._plans) >= _MAX_PLANS:
+            self._plans.clear()
+        offsets = [sum(sizes[:number]) for number in range(len(sizes))]
+        self._plans[head] = RequestPlan(request, options, offsets), tail_bytes
+
+
+class ProtoRequests:
+    """Decodes ModelInferRequest messages. Loop-confined; owner: the gRPC handler."""
+
+    def __init__(self) -> None:
+        self._plans: dict[int, list[tuple[bytes, list[tuple[int, bytes]], RequestPlan]]] = {}
+
+    def decode(
+        self, data: bytes | memoryview, *, shm: SharedMemory | None, arrival_ns: int
+    ) -> tuple[InferRequest, WireOptions]:
+        """As `v2_proto.decode_infer`."""
+        # Equal lengths and equal bytes wherever no tensor is: an equal message but for its numbers.
+        for prefix, marks, plan in self._plans.get(len(data), ()):
+            if data[: len(prefix)] == prefix and all(data[at : at + len(mark)] == mark for at, mark in marks):
+                return plan.fill(data, 0, arrival_ns), plan.options
+        request, options = v2_proto.decode_infer(data, shm=shm, arrival_ns=arrival_ns)
+        self._keep(data, request, options)
+        return request, options
+
+    def _keep(self, data: bytes | memoryview, request: InferRequest, options: WireOptions) -> None:
+        if request.id or not _plannable(request) or not v2_proto.is_all_raw(data):
+            return
+        # Raw contents come last, in the order of the inputs; the way back from the end must agree with that.
+        at = len(data)
+        offsets: list[int] = []
+        marks: list[tuple[int, bytes]] = []
+        for tensor in reversed(request.inputs):
+            size = tensor.byte_size
+            mark = v2_proto.raw_mark(size)
+            offsets.append(at - size)
+            at -= size + len(mark)
+            if at < 0 or bytes(data[at : at + len(mark)]) != mark:
+                return
+            marks.append((at, mark))
+        if at > _MAX_HEAD_BYTES:
+            return
+        if len(self._plans) >= _MAX_PLANS:
+            self._plans.clear()
+        known = self._plans.setdefault(len(data), [])
+        if len(known) >= _MAX_PER_LENGTH:
+            known.clear()
+        known.append((bytes(data[:at]), marks, RequestPlan(request, options, offsets[::-1])))
+
+
+def _plannable(request: InferRequest) -> bool:
+    return all(tensor.datatype in _PLAIN for tensor in request.inputs)
