@@ -11,23 +11,20 @@ import re
 from collections.abc import Mapping
 from functools import partial
 
-from tensorquay.core.datatypes import DataType
 from tensorquay.core.errors import ServingError
 from tensorquay.core.messages import InferRequest, InferResponse
-from tensorquay.core.tensors import to_buffer
 from tensorquay.engine import InferenceEngine, Ticket
+from tensorquay.http_api.answers import AnswerShapes
 from tensorquay.http_api.routes import ModelRoute
 from tensorquay.protocol import compression, v2_binary, v2_json
 from tensorquay.protocol.options import WireOptions
 from tensorquay.protocol.repeats import JsonRequests
 from tensorquay.telemetry.unexpected import unexpected
-from tensorquay.transport.http_message import JSON, Answer, HttpReply, error_reply, render_head
+from tensorquay.transport.http_message import JSON, OCTETS, Answer, HttpReply, error_reply
 
 _log = logging.getLogger("tensorquay.http")
 
 _HEADER_LENGTH = b"inference-header-content-length"
-_OCTETS = b"application/octet-stream"
-_KEPT_HEADS = 512
 _COMPRESS_FROM_BYTES = 256
 """Smaller answers grow by compression."""
 
@@ -79,7 +76,7 @@ class InferRoute:
         self._coding = compression.accepted_encoding(_text(headers.get(b"accept-encoding")))
         self._forwarded = forwarded
         self._requests = JsonRequests(route.model, route.version)
-        self._answers = _Answers()
+        self._answers = AnswerShapes()
 
     def start(self, body: bytes | memoryview, arrival_ns: int, answer: Answer) -> Ticket | None:
         """See `HotRoute.start`."""
@@ -121,7 +118,7 @@ class InferRoute:
         if isinstance(outcome, ServingError):
             return error_reply(outcome)
         if self._coding is None:
-            reply = self._answers.like_before(outcome, options)
+            reply = self._answers.fill(outcome, options)
             if reply is not None:
                 return reply
         regions = self._handler.engine.regions
@@ -132,46 +129,10 @@ class InferRoute:
         if self._coding is not None and sum(map(len, parts)) >= _COMPRESS_FROM_BYTES:
             parts = [compression.compress(parts, self._coding)]
             headers.append((b"content-encoding", self._coding.encode()))
-        reply = HttpReply(200, parts, JSON if header_length is None else _OCTETS, headers)
+        reply = HttpReply(200, parts, JSON if header_length is None else OCTETS, headers)
         if self._coding is None:
             self._answers.keep(outcome, options, reply)
         return reply
-
-
-class _Answers:
-    """Heads of binary answers: equal whenever the outputs have the same shapes. Loop-confined; owner: a route."""
-
-    def __init__(self) -> None:
-        # By options and shapes; the options object is kept, so that no other can have its id meanwhile.
-        self._heads: dict[object, tuple[WireOptions, bytes, bytes]] = {}
-
-    def like_before(self, response: InferResponse, options: WireOptions) -> HttpReply | None:
-        """The answer, if one like it has been made before."""
-        if response.id or response.parameters:
-            return None
-        found = self._heads.get(self._key(response, options))
-        if found is None or found[0] is not options:
-            return None
-        parts: list[bytes | memoryview] = [found[1]]
-        parts.extend([to_buffer(tensor) for tensor in response.outputs])
-        return HttpReply(200, parts, _OCTETS, (), found[2])
-
-    def keep(self, response: InferResponse, options: WireOptions, reply: HttpReply) -> None:
-        """Remember `reply`, unless the next like it may differ in more than its tensors' bytes."""
-        if response.id or response.parameters or len(reply.parts) != 1 + len(response.outputs):
-            return  # some output is JSON, in shared memory, or empty
-        if any(tensor.datatype is DataType.BYTES for tensor in response.outputs):
-            return
-        if len(self._heads) >= _KEPT_HEADS:
-            self._heads.clear()
-        self._heads[self._key(response, options)] = options, bytes(reply.parts[0]), render_head(reply)
-
-    def _key(self, response: InferResponse, options: WireOptions) -> object:
-        # Names and types too: a version that is loaded again may have others.
-        key: list[object] = [id(options), response.model_version]
-        for tensor in response.outputs:
-            key += (tensor.name, tensor.datatype.wire, tensor.array.shape)
-        return tuple(key)
 
 
 def _text(value: bytes | None) -> str | None:

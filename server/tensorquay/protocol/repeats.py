@@ -59,7 +59,7 @@ class RequestPlan:
             _Input(tensor.name, tensor.datatype, tensor.datatype.numpy, tensor.shape, tensor.array.size, offset)
             for tensor, offset in zip(request.inputs, offsets, strict=True)
         )
-        self._layout: Layout = tuple((each.name, each.datatype, each.shape) for each in self._inputs)
+        self._layout = layout_of(request)
 
     def fill(self, data: bytes | memoryview, base: int, arrival_ns: int) -> InferRequest:
         """The request whose tensor bytes are in `data`, `base` bytes further on than the plan counts."""
@@ -87,6 +87,11 @@ class RequestPlan:
         )
 
 
+def layout_of(request: InferRequest) -> Layout:
+    """Name, type and shape of every input."""
+    return tuple((tensor.name, tensor.datatype, tensor.shape) for tensor in request.inputs)
+
+
 class JsonRequests:
     """Decodes inference requests over HTTP to one model. Loop-confined; owner: a route."""
 
@@ -94,15 +99,18 @@ class JsonRequests:
         self._model_name = model_name
         self._model_version = model_version
         self._plans: dict[bytes, tuple[RequestPlan, int]] = {}
+        self._layouts: dict[object, Layout] = {}
 
     def decode(
         self, body: bytes | memoryview, header_length: int | None, *, shm: SharedMemory | None, arrival_ns: int
     ) -> tuple[InferRequest, WireOptions]:
         """As `v2_json.decode_infer`."""
         if header_length is None or header_length > _MAX_HEAD_BYTES:
-            return v2_json.decode_infer(
+            request, options = v2_json.decode_infer(
                 self._model_name, self._model_version, body, header_length, shm=shm, arrival_ns=arrival_ns
             )
+            request.layout = self._layout_of(request)
+            return request, options
         head = bytes(body[:header_length])
         found = self._plans.get(head)
         if found is not None and found[1] == len(body) - header_length:
@@ -113,6 +121,16 @@ class JsonRequests:
         )
         self._keep(head, request, options, len(body) - header_length)
         return request, options
+
+    def _layout_of(self, request: InferRequest) -> Layout:
+        """The one object for the layout of `request`."""
+        key = tuple([(tensor.name, tensor.datatype.wire, tensor.array.shape) for tensor in request.inputs])
+        layout = self._layouts.get(key)
+        if layout is None:
+            if len(self._layouts) >= _MAX_PLANS:
+                self._layouts.clear()
+            layout = self._layouts[key] = layout_of(request)
+        return layout
 
     def _keep(self, head: bytes, request: InferRequest, options: WireOptions, tail_bytes: int) -> None:
         if request.id or not _plannable(request):
