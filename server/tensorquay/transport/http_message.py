@@ -15,6 +15,7 @@ from tensorquay.core.errors import ServingError
 from tensorquay.protocol.status import error_body, http_status, retry_after
 
 JSON = b"application/json"
+OCTETS = b"application/octet-stream"
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus}
 """Status code → status line."""
