@@ -72,6 +72,8 @@ class HotRoutes:
 class _Fixed:
     """Always the same answer."""
 
+    tensors_at = 0
+
     def __init__(self, reply: HttpReply) -> None:
         self._reply = reply
 
@@ -82,6 +84,8 @@ class _Fixed:
 
 class _Health:
     """Live and ready. JSON bodies for those who read them; Triton's clients look at the status only."""
+
+    tensors_at = 0
 
     def __init__(self, engine: InferenceEngine, path: str) -> None:
         live = path.endswith("live")
@@ -96,6 +100,8 @@ class _Health:
 
 
 class _ModelReady:
+    tensors_at = 0
+
     def __init__(self, engine: InferenceEngine, route: ModelRoute) -> None:
         self._engine = engine
         self._route = route

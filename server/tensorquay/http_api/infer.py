@@ -25,6 +25,7 @@ from tensorquay.transport.http_message import JSON, OCTETS, Answer, HttpReply, e
 _log = logging.getLogger("tensorquay.http")
 
 _HEADER_LENGTH = b"inference-header-content-length"
+_MAX_DIGITS = 19
 _COMPRESS_FROM_BYTES = 256
 """Smaller answers grow by compression."""
 
@@ -62,8 +63,17 @@ class InferRoute:
     """Inference requests to one model (and version) with one set of headers."""
 
     __slots__ = (
-        "_answers", "_coding", "_declared", "_encoding", "_forwarded", "_handler", "_model", "_requests", "_version",
-    )  # fmt: skip
+        "_answers",
+        "_coding",
+        "_declared",
+        "_encoding",
+        "_forwarded",
+        "_handler",
+        "_model",
+        "_requests",
+        "_version",
+        "tensors_at",
+    )
 
     def __init__(
         self, handler: InferHandler, route: ModelRoute, headers: Mapping[bytes, bytes], forwarded: Mapping[str, str]
@@ -75,6 +85,9 @@ class InferRoute:
         self._encoding = compression.content_encoding(_text(headers.get(b"content-encoding")))
         self._coding = compression.accepted_encoding(_text(headers.get(b"accept-encoding")))
         self._forwarded = forwarded
+        declared = self._declared or ""
+        # Only a hint for the transport; what is no number is refused with its request.
+        self.tensors_at = int(declared) if declared.isdecimal() and len(declared) < _MAX_DIGITS else 0
         self._requests = JsonRequests(route.model, route.version)
         self._answers = AnswerShapes()
 

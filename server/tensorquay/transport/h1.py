@@ -29,6 +29,9 @@ MAX_PIPELINED = 128
 JOIN_BELOW_BYTES = 128 * 1024
 """Answers shorter than this are joined for one write; longer ones are handed over in parts, without a copy."""
 
+_ALIGNMENT = 16
+"""Tensors that begin at a multiple of this are run where they were received; others are copied first."""
+
 _HEAD_END = b"\r\n\r\n"
 _CLOSE = b"connection: close\r\n"
 _KEEP = b"connection: keep-alive\r\n"
@@ -232,7 +235,8 @@ class H1Connection(asyncio.BufferedProtocol):
         have = self._rest
         self._rest = b""
         if length >= POOLED_FROM_BYTES:
-            self._body = self._server.pool.take(length)
+            skip = -head.route.tensors_at % _ALIGNMENT
+            self._body = self._server.pool.take(length + skip)[skip:]
         else:
             self._body = memoryview(bytearray(length))
         self._body[: len(have)] = have
@@ -439,7 +443,10 @@ class H1Connection(asyncio.BufferedProtocol):
         if self._transport is None:
             return
         self._closing = True
-        if self._is_idle() and self._mode is not _Mode.DISCARD:
+        if self._exchange is not None and self._exchange.unanswered and not self._exchange.body_complete:
+            # The application waits for a body whose client may take hours.
+            self._refuse(self._server.stopping_reply())
+        elif self._is_idle() and self._mode is not _Mode.DISCARD:
             if self._head is not None or self._rest:
                 # Half a request: its client hears why, instead of a reset.
                 self._refuse(self._server.stopping_reply())

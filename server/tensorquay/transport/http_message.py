@@ -64,6 +64,11 @@ class Cancellable(Protocol):
 class HotRoute(Protocol):
     """Serves every request with one particular head."""
 
+    @property
+    def tensors_at(self) -> int:
+        """Where tensor bytes begin in the body: the transport receives them aligned there, which spares a copy."""
+        ...
+
     def start(self, body: bytes | memoryview, arrival_ns: int, answer: Answer) -> Cancellable | None:
         """Begin to serve a request; `answer` is called once, perhaps before this returns.
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -68,6 +69,8 @@ class Ticket:
 class Echo:
     """Hot routes: /hot/echo answers with its body, /hot/hold when the test says so."""
 
+    tensors_at = 3
+
     def __init__(self) -> None:
         self.draining = False
         self.held: list[tuple[bytes, Any, Ticket]] = []
@@ -80,6 +83,8 @@ class Echo:
 
 
 class Hold:
+    tensors_at = 0
+
     def __init__(self, echo: Echo) -> None:
         self.echo = echo
 
@@ -420,3 +425,17 @@ async def test_head_gets_no_body(make):
     assert b"HTTP/1.1 200 OK" in sent
     assert sent.endswith(b"\r\n\r\n")
     assert sent.count(b"\r\n\r\n") == 1
+
+
+async def test_tensor_bytes_of_a_large_body_are_received_aligned(make):
+    rig = make()
+    seen: list[int] = []
+
+    def start(body, _arrival_ns, answer):
+        seen.append(np.frombuffer(body, np.uint8).ctypes.data % 16)
+        answer(HttpReply(200))
+
+    rig.handler.start = start
+    rig.feed(post("/hot/echo", b"x" * 300_001))
+    await rig.settle()
+    assert [(address + rig.handler.tensors_at) % 16 for address in seen] == [0]

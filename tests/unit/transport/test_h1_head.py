@@ -15,6 +15,7 @@ class Handler:
     """Remembers what it was asked for; everything under /hot is a route."""
 
     draining = False
+    tensors_at = 0
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
