@@ -42,11 +42,16 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The conformance suite a second time, over uvicorn and grpcio: what they answer is what ours must.
+REFERENCE := SERVER_UNDER_TEST_FLAGS='--http-transport=asgi --grpc-transport=grpcio'
+
 test: lint
 	$(BIN)/pytest $(ARGS)
+	$(REFERENCE) $(BIN)/pytest tests/conformance $(ARGS)
 
 test-full: lint
 	$(BIN)/pytest -m '' $(ARGS)
+	$(REFERENCE) $(BIN)/pytest -m '' tests/conformance tests/fault $(ARGS)
 
 check: $(VENV)/.serve
 	$(BIN)/tensorquay check $(REPO)

@@ -13,9 +13,9 @@ import logging
 import os
 import platform
 import re
+import select
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +28,7 @@ from tensorquay.batching.batcher import Batcher
 from tensorquay.config.effective import Defaults
 from tensorquay.config.model import ModelConfig
 from tensorquay.config.resources import cpu_budget
-from tensorquay.config.server import HttpTransport, RestrictedKey, ServerConfig
+from tensorquay.config.server import GrpcTransport, HttpTransport, RestrictedKey, ServerConfig
 from tensorquay.core.clock import SystemClock
 from tensorquay.core.errors import ServingError
 from tensorquay.core.messages import ServerMetadata
@@ -36,6 +36,7 @@ from tensorquay.engine import AdmissionLimits, InferenceEngine
 from tensorquay.grpc_api import infer as grpc_infer
 from tensorquay.grpc_api.aio_server import GrpcServer
 from tensorquay.grpc_api.control import control_methods
+from tensorquay.grpc_api.native_server import NativeGrpcServer
 from tensorquay.http_api import infer as http_infer
 from tensorquay.http_api.control import control_app
 from tensorquay.http_api.door import HttpDoor
@@ -78,6 +79,9 @@ _LINGER_S = 0.25
 """How long the doors stay open after the last accepted request: clients on kept connections hear "close" instead of a
 reset."""
 
+_TELL_TIMEOUT_S = 1.0
+"""How long the server waits for whoever reads what it prints."""
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -94,6 +98,9 @@ def run(config: ServerConfig) -> int:
             code = runner.run(_Server(config, logs).serve())
     finally:
         logs.close()
+    if logs.stuck:
+        # The interpreter would wait for that thread's lock on standard error.
+        os._exit(code)
     return code
 
 
@@ -107,7 +114,21 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 
 
 def _complain(sentence: str) -> None:
-    print(f"tensorquay: {sentence}", file=sys.stderr, flush=True)
+    _tell(2, f"tensorquay: {sentence}\n")
+
+
+def _tell(descriptor: int, text: str) -> None:
+    """Write to standard output (1) or error (2), if somebody takes it.
+
+    Not through `sys.stderr`: a thread that writes the log may hang in it, because nobody empties the pipe behind it or
+    the terminal is held. What cannot be told must not stop the server, least of all from stopping.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    try:
+        while data and select.select((), (descriptor,), (), _TELL_TIMEOUT_S)[1]:
+            data = data[os.write(descriptor, data[: select.PIPE_BUF]) :]
+    except OSError:
+        return  # closed, or full: nobody is there to be told
 
 
 @dataclass(slots=True)
@@ -117,7 +138,7 @@ class _Ports:
     http: socket.socket | None = None
     metrics: socket.socket | None = None
     servers: list[AsgiServer | H1Server] = field(default_factory=list)
-    grpc: GrpcServer | None = None
+    grpc: GrpcServer | NativeGrpcServer | None = None
 
 
 class _Server:
@@ -125,6 +146,7 @@ class _Server:
 
     def __init__(self, config: ServerConfig, logs: Logs) -> None:
         self._config = config
+        self._logs = logs
         self._clock = SystemClock()
         budget = cpu_budget()
         self._threads = config.threads or budget.threads
@@ -242,20 +264,31 @@ class _Server:
         limits = H1Limits(max_body_bytes=config.http_max_input_size, max_receiving_bytes=config.max_inflight_bytes)
         return H1Server(hot, door, bound, clock=self._clock, limits=limits, access_log=config.access_log)
 
-    def _grpc_server(self) -> GrpcServer:
+    def _grpc_server(self) -> GrpcServer | NativeGrpcServer:
         config = self._config
         pattern = config.grpc_header_forward_pattern
         infer = grpc_infer.InferHandler(
             self._engine, forward_metadata=re.compile(pattern, re.IGNORECASE) if pattern else None
         )
-        return GrpcServer(
+        restricted = _pairs(config.grpc_restricted_protocol)
+        if config.grpc_transport is GrpcTransport.GRPCIO:
+            return GrpcServer(
+                self._engine,
+                infer,
+                control_methods(self._engine),
+                host=config.grpc_host,
+                port=config.grpc_port,
+                restricted=restricted,
+                max_message_bytes=config.grpc_max_message_size,
+            )
+        return NativeGrpcServer(
             self._engine,
             infer,
             control_methods(self._engine),
-            host=config.grpc_host,
-            port=config.grpc_port,
-            restricted=_pairs(config.grpc_restricted_protocol),
+            bound=bind(config.grpc_host, config.grpc_port, what="gRPC"),
+            restricted=restricted,
             max_message_bytes=config.grpc_max_message_size,
+            max_receiving_bytes=config.max_inflight_bytes,
         )
 
     def _metrics(self) -> Metrics:
@@ -291,10 +324,8 @@ class _Server:
                 _complain(problem)
             _complain("not all models could be loaded; --exit-on-error=false serves the others")
             return False
-        print(
-            banner(self._manager.catalogue, self._doors(), threads_because=self._threads_because, failed=problems),
-            flush=True,
-        )
+        reason = self._threads_because
+        _tell(1, banner(self._manager.catalogue, self._doors(), threads_because=reason, failed=problems) + "\n")
         _log.info("ready" if self._engine.ready() else "started, not ready", extra={"event": "started"})
         return True
 
@@ -341,9 +372,8 @@ class _Server:
         self._traces.close()
         if not clean:
             # A native call that does not return would keep the interpreter from ending.
-            logging.shutdown()
+            self._logs.close()
             _complain("stopped before everything was finished (--exit-timeout-secs)")
-            sys.stdout.flush()
             os._exit(1)
         return clean
 

@@ -54,7 +54,8 @@ class RequestBlocks:
         learnt = sum(32 + 12 + len(value) for _, _, value in fields) <= table_bytes
         prefix, bits = (0x40, 6) if learnt else (0x00, 4)
         first = start + b"".join(_literal(prefix, bits, *field) for field in fields)
-        later = start + bytes(0x80 | (_STATIC_ENTRIES + 1 + place) for place in range(len(fields)))
+        # The newest entry comes first in the table; pseudo-headers must come first in the block.
+        later = start + bytes(0x80 | (_STATIC_ENTRIES + 1 + place) for place in reversed(range(len(fields))))
         self._first: bytes | None = first
         self._later = later if learnt else first
 

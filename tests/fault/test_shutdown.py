@@ -130,13 +130,10 @@ def test_idle_clients_do_not_keep_it_from_ending(repo: Repo, serve: Serve) -> No
         assert server.stop() == 0, server.told()
 
         assert kept.ends()
-        assert half_head.ends()
-        for half in (half_body, half_control):
+        for half in (half_head, half_body, half_control):
             assert half.answer().status == 503
-        with pytest.raises(grpc.RpcError) as told:
-            next(stream)
-        assert told.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert list(listing) == []
+        assert stream.code() is grpc.StatusCode.UNAVAILABLE
+        assert listing.code() in {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
 
 
 def test_a_stream_is_answered_before_the_end(repo: Repo, serve: Serve) -> None:

@@ -21,7 +21,7 @@ def infer_body(array: np.ndarray, name: str = "x", **more: object) -> bytes:
     """A V2 request with one input, as JSON."""
     datatype = {"f": "FP", "i": "INT"}[array.dtype.kind] + str(array.dtype.itemsize * 8)
     tensor = {"name": name, "datatype": datatype, "shape": list(array.shape), "data": array.reshape(-1).tolist()}
-    return json.dumps({"inputs": [tensor], **more}).encode()
+    return json.dumps({"inputs": [tensor]} | more).encode()
 
 
 def infer_message(array: np.ndarray, model: str, name: str = "x", **more: Any) -> bytes:

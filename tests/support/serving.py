@@ -89,6 +89,8 @@ def launch(repositories: Sequence[Path | str], *flags: str, env: dict[str, str] 
         "--http-port=0",
         "--grpc-port=0",
         "--metrics-port=0",
+        # One suite for every transport: the other ones come in here (see the Makefile).
+        *os.environ.get("SERVER_UNDER_TEST_FLAGS", "").split(),
         *flags,
     ]
     process = subprocess.Popen(  # our own interpreter

@@ -68,6 +68,13 @@ class HttpTransport(enum.Enum):
     ASGI = "asgi"
 
 
+class GrpcTransport(enum.Enum):
+    """What carries gRPC."""
+
+    NATIVE = "native"
+    GRPCIO = "grpcio"
+
+
 class LogFormat(enum.Enum):
     """How log lines look. `default` is tritonserver's word for `text`."""
 
@@ -223,6 +230,10 @@ class ServerConfig(BaseModel):
         default="0.0.0.0", min_length=1, max_length=255, description="Address to listen on."
     )
     grpc_port: Annotated[Port, Flag(_GRPC)] = Field(default=8001, description="Port; 0 picks a free one.")
+    grpc_transport: Annotated[GrpcTransport, Flag(_GRPC)] = Field(
+        GrpcTransport.NATIVE,
+        description="native: our own HTTP/2; grpcio: the reference implementation, for comparison and as a fallback.",
+    )
     grpc_max_message_size: Annotated[int, Flag(_GRPC)] = Field(
         default=MAX_GRPC_MESSAGE, ge=1, le=MAX_GRPC_MESSAGE, description="Largest message in bytes, either way."
     )

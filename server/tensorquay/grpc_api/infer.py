@@ -47,7 +47,7 @@ class InferHandler:
 
     def start(
         self,
-        message: bytes,
+        message: bytes | memoryview,
         answer: Answer,
         *,
         metadata: Metadata = (),
@@ -134,7 +134,7 @@ class InferStream:
         """Requests of this stream being served."""
         return len(self._tickets)
 
-    def feed(self, message: bytes) -> None:
+    def feed(self, message: bytes | memoryview) -> None:
         """Begin to serve one request of the stream."""
         if self._ended:
             return
@@ -158,7 +158,7 @@ class InferStream:
             if ticket is not None:
                 ticket.cancel()
 
-    def _answered(self, number: int, message: bytes, outcome: bytes | ServingError) -> None:
+    def _answered(self, number: int, message: bytes | memoryview, outcome: bytes | ServingError) -> None:
         del self._tickets[number]
         if self._ended:
             return

@@ -89,6 +89,8 @@ class Logs:
         self._queue: queue.Queue[logging.LogRecord | None] = queue.Queue(queue_records)
         self._handler = _Enqueue(self._queue, self.state)
         self._thread: threading.Thread | None = None
+        self.stuck = False
+        """After `close`: whether the writing thread hangs in its stream, with what it had not written yet."""
         self._restore: list[tuple[logging.Logger, int]] = []
 
     def start(self) -> None:
@@ -131,9 +133,10 @@ class Logs:
         try:
             self._queue.put(None, timeout=_CLOSE_TIMEOUT_S)
         except queue.Full:
-            pass  # the stream hangs; the thread is a daemon and ends with the process
+            self.stuck = True
         else:
             self._thread.join(_CLOSE_TIMEOUT_S)
+            self.stuck = self._thread.is_alive()
         self._thread = None
 
     def _write(self, sink: logging.Handler) -> None:

@@ -91,6 +91,11 @@ class AsgiExchange:
         """Whether the whole body has been fed."""
         return self._complete
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether no part of the answer has been given."""
+        return not self._started
+
     def feed(self, data: bytes) -> None:
         """A piece of the body."""
         if not self._finished:

@@ -25,11 +25,16 @@ _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\0\r\n]|^[ \t]|[ \t]$")
 _HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 _PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
-_OWN = frozenset({b"content-type", b"te", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding", b"content-length"})
+_OWN = frozenset(
+    {b"content-type", b"te", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding", b"content-length"}
+)
 """Fields of the protocol itself, which are no metadata."""
 
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNIT_NS = {b"H": 3600 * 10**9, b"M": 60 * 10**9, b"S": 10**9, b"m": 10**6, b"u": 1000, b"n": 1}
+
+_LONGEST_NS = 10**15
+"""A deadline further away than eleven days is none."""
 
 _CACHED_VALUE_BYTES = 256
 _PSEUDO_KIND, _OWN_KIND, _METADATA_KIND = range(3)
@@ -200,14 +205,16 @@ def _refusal(head: CallHead, pseudo: dict[bytes, bytes], own: dict[bytes, bytes]
     kind = own.get(b"content-type", b"")
     if not (kind == b"application/grpc" or kind[:17] in {b"application/grpc+", b"application/grpc;"}):
         return Refusal(
-            ServingError("this port speaks gRPC: content-type must be application/grpc; for HTTP use the HTTP port"), 415
+            ServingError("this port speaks gRPC: content-type must be application/grpc; for HTTP use the HTTP port"),
+            415,
         )
     timeout = own.get(b"grpc-timeout")
     if timeout is not None:
         match = _TIMEOUT.fullmatch(timeout)
         if match is None:
             return Refusal(ServingError("grpc-timeout must be up to eight digits and a unit of H, M, S, m, u, n"))
-        head.timeout_ns = int(match[1]) * _UNIT_NS[match[2]]
+        timeout_ns = int(match[1]) * _UNIT_NS[match[2]]
+        head.timeout_ns = timeout_ns if timeout_ns <= _LONGEST_NS else None
     coding = own.get(b"grpc-encoding", b"identity").decode("latin-1").strip().lower()
     if coding != IDENTITY and head.coding is None:
         return Refusal(

@@ -66,12 +66,18 @@ class Inbox:
         "_max_bytes",
         "_pool",
         "_prefix",
+        "_since_ns",
         "_size",
         "_small",
+        "_touched",
     )
 
     def __init__(
-        self, budget: ReceiveBudget, pool: BufferPool, max_bytes: int, deliver: Callable[[bytes | memoryview, bool], None]
+        self,
+        budget: ReceiveBudget,
+        pool: BufferPool,
+        max_bytes: int,
+        deliver: Callable[[bytes | memoryview, bool], None],
     ) -> None:
         self._budget = budget
         self._pool = pool
@@ -84,17 +90,27 @@ class Inbox:
         self._booked = 0
         self._small: bytearray | None = None
         self._buffer: memoryview | None = None
+        self._touched = True
+        self._since_ns = 0
 
     @property
     def unfinished(self) -> bool:
         """Whether a message has begun and is not complete."""
         return self._size >= 0 or bool(self._prefix)
 
+    def waits(self, now_ns: int) -> int:
+        """How long, between calls of this method, nothing has come of an unfinished message; in nanoseconds."""
+        if self._touched or not self.unfinished:
+            self._touched = False
+            self._since_ns = now_ns
+        return now_ns - self._since_ns
+
     def feed(self, data: bytes | memoryview, start: int, stop: int) -> int:
         """Take `data[start:stop]`, at most to the end of the first message in it. Returns: where it stopped.
 
         Raises: ServingError when the message is refused; the inbox is of no more use then, except to `close`.
         """
+        self._touched = True
         if self._size < 0:
             want = PREFIX_BYTES - len(self._prefix)
             self._prefix += bytes(data[start : min(stop, start + want)])
@@ -119,6 +135,7 @@ class Inbox:
 
     def filled(self, count: int) -> None:
         """`count` bytes were written to what `direct` returned; no more than the message lacks."""
+        self._touched = True
         self._filled += count
         self._check_complete()
 
@@ -192,4 +209,3 @@ class Inbox:
     def _unbook(self) -> None:
         self._budget.held -= self._booked
         self._booked = 0
-

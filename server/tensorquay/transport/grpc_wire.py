@@ -62,6 +62,11 @@ def message_parts(message: bytes, coding: str | None) -> tuple[bytes, bytes]:
     return PREFIX.pack(0, len(message)), message
 
 
+def too_large_to_send(size: int, limit: int) -> ServingError:
+    """What the client gets instead of an answer beyond the limit, in grpcio's words and with its status."""
+    return Overloaded(f"Sent message larger than max ({size} vs. {limit}, --grpc-max-message-size)")
+
+
 def unpack(message: bytes | memoryview, coding: str | None, max_bytes: int) -> bytes:
     """A compressed message as it was before.
 

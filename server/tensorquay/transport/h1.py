@@ -183,7 +183,10 @@ class H1Connection(asyncio.BufferedProtocol):
             if data[:2] == b"\r\n":
                 self._rest = data[2:]
                 return True
-            if len(data) > MAX_HEAD_BYTES:
+            if data and not 0x41 <= data[0] <= 0x5A:
+                # No method begins like this: another protocol, TLS most of all, whose client would wait for ever.
+                self._refuse_text("malformed HTTP request", 400)
+            elif len(data) > MAX_HEAD_BYTES:
                 self._refuse_text("request line and headers are too long", 431)
             return False
         if data[:2] == b"\r\n":

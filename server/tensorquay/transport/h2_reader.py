@@ -54,6 +54,7 @@ class FrameReader(asyncio.BufferedProtocol):
         self._block: bytearray | None = None
         self._block_stream = 0
         self._block_flags = 0
+        self._block_since_ns: int | None = None
         self._continuations = 0
 
     # -- what a subclass does with frames; `data` is only lent
@@ -66,7 +67,7 @@ class FrameReader(asyncio.BufferedProtocol):
         """A whole DATA frame without padding, not yet counted against windows."""
         raise NotImplementedError
 
-    def on_data_begun(self, stream: int, length: int) -> None:
+    def on_data_begun(self, stream: int, length: int, end_stream: int) -> None:
         """A DATA frame of `length` bytes, padding included, whose payload follows in pieces."""
         raise NotImplementedError
 
@@ -83,7 +84,7 @@ class FrameReader(asyncio.BufferedProtocol):
         raise NotImplementedError
 
     def on_control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        """PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY (first eight bytes), WINDOW_UPDATE; and, empty, of unknown types."""
+        """Frames that are neither headers nor data: of GOAWAY the first eight bytes, of unknown types nothing."""
         raise NotImplementedError
 
     def on_fault(self, fault: ConnectionFault) -> None:
@@ -131,6 +132,13 @@ class FrameReader(asyncio.BufferedProtocol):
         except Exception as error:  # noqa: BLE001  a bug of ours must end this connection and hurt no other
             self.on_bug(error)
 
+    def stop(self) -> None:
+        """Take in nothing more, and let go of what was begun."""
+        self.deaf = True
+        self._rest = b""
+        self._block = self._direct = None
+        self._left = self._padding = self._skip = 0
+
     # -- frames
 
     @property
@@ -138,11 +146,19 @@ class FrameReader(asyncio.BufferedProtocol):
         """Whether a frame or a header block has begun and is not complete."""
         return bool(self._rest or self._left or self._block is not None)
 
+    def block_waits(self, now_ns: int) -> int:
+        """How long a header block has been under way, since this was first asked; in nanoseconds."""
+        if self._block is None:
+            return 0
+        if self._block_since_ns is None:
+            self._block_since_ns = now_ns
+        return now_ns - self._block_since_ns
+
     def _parse(self, data: bytes | memoryview) -> None:
         position, end = 0, len(data)
         unpack = f.HEAD.unpack_from
         if not self._opened:
-            position = self._open(data, end)
+            position = self._read_preface(data, end)
         while not self.deaf:
             if self._left or self._padding or self._skip:
                 position = self._go_on(data, position, end)
@@ -169,7 +185,7 @@ class FrameReader(asyncio.BufferedProtocol):
             position = taken
         self._rest = bytes(data[position:end]) if position < end and not self.deaf else b""
 
-    def _open(self, data: bytes | memoryview, end: int) -> int:
+    def _read_preface(self, data: bytes | memoryview, end: int) -> int:
         """The client's preface, and that SETTINGS follow it. Returns: the position behind the preface."""
         expected = f.PREFACE[self._preface : self._preface + end]
         got = bytes(data[: len(expected)])
@@ -237,7 +253,7 @@ class FrameReader(asyncio.BufferedProtocol):
             start += 1
         elif length <= _WHOLE_BYTES:
             return -1
-        self.on_data_begun(stream, length)
+        self.on_data_begun(stream, length, flags & f.END_STREAM)
         self._data_stream = stream
         self._data_ends = bool(flags & f.END_STREAM)
         self._padding = padding
@@ -260,6 +276,7 @@ class FrameReader(asyncio.BufferedProtocol):
         if kind == f.HEADERS:
             start, last = _unpadded(flags, data, start, stop)
             self._block = bytearray()
+            self._block_since_ns = None
             self._block_stream = stream
             self._block_flags = flags
             self._continuations = 0

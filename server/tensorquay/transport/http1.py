@@ -39,7 +39,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._in_head = True
+        self._in_head = False
         self._head_bytes = 0
         self._upgrade_offered = False
         self._refusal = _BAD_REQUEST
@@ -74,13 +74,14 @@ class HttpConnection(HttpToolsProtocol):
         if self._head_bytes > 2 * MAX_HEAD_BYTES:
             self._refusal = _HEAD_TOO_LARGE
             self._refuse_bytes()
-        elif self._head_bytes and self._head_timer is None:
+        elif self._head_timer is None:
             self._start_head_timer()
 
     def shutdown(self) -> None:
         """Called when the server ends: idle connections close, running requests finish, half-sent ones are refused."""
         cycle = self.cycle
-        if cycle is not None and not cycle.response_complete and not cycle.response_started and cycle.more_body:
+        running = cycle is not None and not cycle.response_complete
+        if (running and not cycle.response_started and cycle.more_body) or (not running and self._head_bytes):
             self._refuse(_STOPPING)
         else:
             super().shutdown()
@@ -109,8 +110,6 @@ class HttpConnection(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        # The next head has not begun, but it is what comes next.
-        self._in_head = True
         if not self._upgrade_offered:
             super().on_message_complete()
 
