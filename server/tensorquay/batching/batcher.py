@@ -102,7 +102,7 @@ class Batcher:
             raise Unavailable(f"model '{self._signature.model}' is being unloaded, retry")
         now_ns = self._clock.now_ns()
         if rider.rows <= self._max_rows:
-            self._accept(rider, now_ns, pieces_follow=0)
+            self._accept((rider,), now_ns)
         else:
             self._accept_oversize(rider, now_ns)
         if self._idle:
@@ -145,12 +145,12 @@ class Batcher:
 
     # -- acceptance
 
-    def _accept(self, rider: Rider, now_ns: int, *, pieces_follow: int) -> None:
-        self._queue.push(rider, now_ns, pieces_follow=pieces_follow)
-        self._unsettled += 1
-        self._stats.pending += 1
+    def _accept(self, riders: Sequence[Rider], now_ns: int) -> None:
+        self._queue.push(riders, now_ns)
+        self._unsettled += len(riders)
+        self._stats.pending += len(riders)
         if self._batching.preserve_ordering:
-            self._ordered.append(rider)
+            self._ordered.extend(riders)
 
     def _accept_oversize(self, rider: Rider, now_ns: int) -> None:
         if self._batching.oversize is Oversize.REFUSE or not self._signature.batches:
@@ -159,9 +159,8 @@ class Batcher:
                 f"got {rider.rows}",
                 facts={"expected": f"<= {self._max_rows}", "got": rider.rows},
             )
-        pieces = rider.pieces = divide(rider, self._max_rows, leave=self.cancel)
-        for number, piece in enumerate(pieces):
-            self._accept(piece, now_ns, pieces_follow=len(pieces) - 1 - number)
+        rider.pieces = divide(rider, self._max_rows, leave=self.cancel)
+        self._accept(rider.pieces, now_ns)
 
     # -- obeying the policy
 

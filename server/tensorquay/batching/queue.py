@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Sequence
 from itertools import islice
+from typing import NoReturn
 
 from tensorquay.batching.rider import Rider
 from tensorquay.config.model import BatchingConfig, QueuePolicy, TimeoutAction
-from tensorquay.core.errors import Overloaded, Unavailable
+from tensorquay.core.errors import InvalidArgument, Overloaded, Unavailable
 
 _RETRY_AFTER_S = 1.0
 """Advice to a client refused at the door: HTTP's Retry-After has whole seconds."""
@@ -49,30 +51,45 @@ class RiderQueue:
     def __len__(self) -> int:
         return self._waiting
 
-    def push(self, rider: Rider, now_ns: int, *, pieces_follow: int = 0) -> None:
-        """Let `rider` wait.
+    def push(self, riders: Sequence[Rider], now_ns: int) -> None:
+        """Let `riders`, the pieces of one request (usually just one), wait: all of them or none.
 
-        Args: pieces_follow: how many more riders of the same request come next, so that all or none get in.
-        Raises: Unavailable when the level's `max_queue_size` is reached (Triton's answer); Overloaded when the
-        server's own bound is.
+        Raises: Unavailable when the level's `max_queue_size` is reached (Triton's answer, where a request counts once,
+        split or not); Overloaded when the server's own bound is; InvalidArgument for a request that could never wait.
         """
-        number = self._level_of(rider.priority)
+        number = self._level_of(riders[0].priority)
         level = self._levels.get(number)
         if level is None:
             level = self._add_level(number)
         policy = level.policy
-        if policy.max_queue_size and level.waiting + pieces_follow >= policy.max_queue_size:
+        if policy.max_queue_size and level.waiting >= policy.max_queue_size:
             raise Unavailable(
                 f"Exceeds maximum queue size ({policy.max_queue_size} requests wait); send fewer at once or retry",
                 facts={"limit": policy.max_queue_size},
             )
-        if self._max_pending and self._waiting + pieces_follow >= self._max_pending:
-            raise Overloaded(
-                f"server overloaded: {self._waiting} requests wait for this model, at most {self._max_pending} may; "
-                "retry after a pause",
-                facts={"limit": self._max_pending},
-                retry_after_s=_RETRY_AFTER_S,
+        if self._max_pending and self._waiting + len(riders) > self._max_pending:
+            self._refuse(riders)
+        for rider in riders:
+            self._add(rider, number, level, now_ns)
+
+    def _refuse(self, riders: Sequence[Rider]) -> NoReturn:
+        if len(riders) > self._max_pending:
+            rows = sum(rider.rows for rider in riders)
+            most = self._max_pending * riders[0].rows
+            raise InvalidArgument(
+                f"inference request of {rows} rows is {len(riders)} batches, at most {self._max_pending} fit into the "
+                f"queue: send at most {most} rows at once (--max-queue-requests)",
+                facts={"expected": f"<= {most}", "got": rows},
             )
+        raise Overloaded(
+            f"server overloaded: {self._waiting} requests wait for this model, at most {self._max_pending} may; "
+            "retry after a pause",
+            facts={"limit": self._max_pending},
+            retry_after_s=_RETRY_AFTER_S,
+        )
+
+    def _add(self, rider: Rider, number: int, level: _Level, now_ns: int) -> None:
+        policy = level.policy
         rider.level = number
         rider.enqueued_ns = now_ns
         timeout_us = policy.default_timeout_us

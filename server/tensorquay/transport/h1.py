@@ -4,6 +4,8 @@ Nothing here is a coroutine. A request whose head has been seen before costs a l
 into the connection's outbox, which is written once per turn of the loop. Requests on hot routes may be pipelined and
 are served together; a request for the ASGI application has the connection to itself.
 Source: RFC 9112; limits are refusals with a status, or the end of the connection (docs/operations.md).
+
+Over 500 lines: one state machine, whose reading, serving and writing share every field.
 """
 
 from __future__ import annotations
@@ -183,7 +185,7 @@ class H1Connection(asyncio.BufferedProtocol):
             if data[:2] == b"\r\n":
                 self._rest = data[2:]
                 return True
-            if data and not 0x41 <= data[0] <= 0x5A:
+            if data and data != b"\r" and not 0x41 <= data[0] <= 0x5A:
                 # No method begins like this: another protocol, TLS most of all, whose client would wait for ever.
                 self._refuse_text("malformed HTTP request", 400)
             elif len(data) > MAX_HEAD_BYTES:

@@ -267,11 +267,19 @@ async def test_an_oversize_request_gets_in_whole_or_not_at_all(make: Make):
     bench = make(gated=True, max_rows=2, max_pending=2)
     first = bench.ride(1.0)[1]
     await bench.session.wait_started()
-    with pytest.raises(Overloaded):
+    with pytest.raises(InvalidArgument, match="5 rows is 3 batches.*send at most 4 rows"):
         bench.ride(2.0, rows=5)
-    assert bench.batcher.pending == 0
+    waiting = bench.ride(3.0)[1]
+    with pytest.raises(Overloaded):
+        bench.ride(2.0, rows=4)
+    assert bench.batcher.pending == 1
     bench.session.gate.set()
-    await first
+    await asyncio.gather(first, waiting)
+
+
+async def test_a_split_request_counts_once_against_the_models_queue_size(make: Make):
+    bench = make(BatchingConfig(default_queue_policy=QueuePolicy(max_queue_size=1)), max_rows=2)
+    assert values(await bench.ride(2.0, rows=7)[1]) == [4.0] * 7
 
 
 async def test_a_queue_timeout_is_answered_while_the_device_is_still_busy(make: Make):
