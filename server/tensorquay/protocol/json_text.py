@@ -32,7 +32,7 @@ def parse_json(body: bytes | memoryview, what: str) -> Any:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
-        raise InvalidArgument(_reason(body, what, exc), facts={"position": exc.pos}) from exc
+        raise _refusal(body, what, exc) from exc
     text = body if isinstance(body, bytes) else bytes(body)
     if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         raise InvalidArgument(f"{what} nests deeper than {MAX_DEPTH} levels of arrays and objects")
@@ -74,8 +74,21 @@ def _depth(text: bytes) -> int:
     return int(np.cumsum(steps).max(initial=0))
 
 
-def _reason(body: bytes | memoryview, what: str, exc: orjson.JSONDecodeError) -> str:
-    near = bytes(body).decode("utf-8", "replace")[exc.pos : exc.pos + 9]  # the position counts characters
+def _refusal(body: bytes | memoryview, what: str, exc: orjson.JSONDecodeError) -> InvalidArgument:
+    try:
+        characters = bytes(body).decode()
+    except UnicodeDecodeError as wrong:
+        # orjson says only that it is not UTF-8, and calls it character 0.
+        return InvalidArgument(
+            f"{what} is not valid JSON: byte {wrong.start} (0x{wrong.object[wrong.start]:02x}) is not UTF-8; text that "
+            "is not UTF-8 travels as binary data",
+            facts={"position": wrong.start},
+        )
+    return InvalidArgument(_reason(characters, what, exc), facts={"position": exc.pos})
+
+
+def _reason(characters: str, what: str, exc: orjson.JSONDecodeError) -> str:
+    near = characters[exc.pos : exc.pos + 9]
     text = f"{what} is not valid JSON: {exc.msg} at character {exc.pos}"
     if _NON_FINITE.search(near):
         text += "; NaN and Infinity are not JSON, send such tensors as binary data (parameter 'binary_data_size')"

@@ -10,6 +10,7 @@ from tensorquay.core.datatypes import DataType
 from tensorquay.core.errors import ErrorKind, InvalidArgument, ServingError, Unimplemented
 from tensorquay.core.messages import RequestedOutput
 from tensorquay.protocol.fields import MAX_ID, MAX_TENSORS
+from tensorquay.protocol.json_text import parse_json
 from tensorquay.protocol.options import OutputWire, WireOptions
 from tensorquay.protocol.shared_memory import ShmTarget
 from tensorquay.protocol.v2_json import decode_infer
@@ -448,3 +449,10 @@ def test_booleans_elsewhere_in_the_body_do_not_disturb_numbers():
     body = orjson.dumps({"inputs": [x([1, 2, 3])], "outputs": [{"name": "y", "parameters": {"binary_data": True}}]})
     request, _ = decode(body)
     assert request.inputs[0].array.tolist() == [1, 2, 3]
+
+
+def test_bytes_that_are_no_utf8_are_found_where_they_are():
+    body = '{"id": "é", "inputs": "'.encode() + b'\xff"}'
+    with pytest.raises(InvalidArgument, match=r"byte 24 \(0xff\) is not UTF-8") as refused:
+        parse_json(body, "the inference request")
+    assert refused.value.facts["position"] == body.index(b"\xff")
