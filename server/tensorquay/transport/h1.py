@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from tensorquay.core.errors import InvalidArgument, Overloaded, ServingError
 from tensorquay.transport.asgi_exchange import AsgiExchange
-from tensorquay.transport.buffers import POOLED_FROM_BYTES
 from tensorquay.transport.chunked import BadChunk, ChunkedDecoder
+from tensorquay.transport.h1_body import Intake
 from tensorquay.transport.h1_head import MAX_HEAD_BYTES, BadHead, Head
 from tensorquay.transport.http_message import Cancellable, HttpReply, error_reply, render_head
 
@@ -30,9 +30,6 @@ MAX_PIPELINED = 128
 
 JOIN_BELOW_BYTES = 128 * 1024
 """Answers shorter than this are joined for one write; longer ones are handed over in parts, without a copy."""
-
-_ALIGNMENT = 16
-"""Tensors that begin at a multiple of this are run where they were received; others are copied first."""
 
 _HEAD_END = b"\r\n\r\n"
 _CLOSE = b"connection: close\r\n"
@@ -79,17 +76,15 @@ class H1Connection(asyncio.BufferedProtocol):
         self._mode = _Mode.HEAD
         self._rest = b""
         self._head: Head | None = None
-        self._body = memoryview(b"")
-        self._filled = 0
-        self._chunks: ChunkedDecoder | None = None
-        self._pieces: list[bytes] = []
+        self._intake = Intake(server)
+        self._exchange_left = 0
+        self._exchange_chunks: ChunkedDecoder | None = None
         self._exchange: AsgiExchange | None = None
         self._slots: deque[_Slot] = deque()
         self._out: list[bytes | memoryview] = []
         self._dirty = False
         self._closing = False
         self._reading = True
-        self._booked = 0
         self._writable: asyncio.Future[None] | None = None
         self._write_paused = False
         self.active_tick = server.tick
@@ -107,16 +102,15 @@ class H1Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  asyncio's signature
         if self._mode is _Mode.BODY:
-            return self._body[self._filled :]
+            return self._intake.room()
         # One buffer serves all connections: it is read out before the loop goes on.
         return self._server.staging
 
     def buffer_updated(self, nbytes: int) -> None:
         self.active_tick = self._server.tick
         if self._mode is _Mode.BODY:
-            self._filled += nbytes
-            if self._filled == len(self._body):
-                self._body_received()
+            if self._intake.received(nbytes):
+                self._body_complete()
                 self._go_on()
         elif self._mode is not _Mode.DISCARD:
             data = bytes(self._server.staging[:nbytes])
@@ -138,7 +132,7 @@ class H1Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
         self._transport = None
-        self._unbook()
+        self._intake.drop()
         # Cancelling answers: these slots must not be found then.
         slots, self._slots = self._slots, deque()
         for slot in slots:
@@ -168,7 +162,7 @@ class H1Connection(asyncio.BufferedProtocol):
                 if not self._rest or len(self._slots) >= MAX_PIPELINED or not self._next_head():
                     break
             elif self._mode is _Mode.CHUNKED or self._mode is _Mode.EXCHANGE:
-                if not self._rest or not self._next_chunks():
+                if not self._rest or not self._next_piece():
                     break
             else:
                 break
@@ -216,10 +210,18 @@ class H1Connection(asyncio.BufferedProtocol):
         length = head.content_length
         try:
             if length is not None:
-                if length > self._server.max_body_bytes:
-                    raise self._too_large(f"{length} bytes")
-                if head.route is not None:
-                    self._book(length)
+                self._intake.check_length(length)
+            if head.route is None:
+                self._exchange_left = length or 0
+                self._exchange_chunks = ChunkedDecoder() if length is None else None
+                self._mode = _Mode.EXCHANGE
+            elif length is None:
+                self._intake.begin_chunked()
+                self._mode = _Mode.CHUNKED
+            else:
+                self._intake.begin(length, self._rest, tensors_at=head.route.tensors_at)
+                self._rest = b""
+                self._mode = _Mode.BODY
         except ServingError as error:
             self._refuse(error_reply(error))
             return False
@@ -228,85 +230,47 @@ class H1Connection(asyncio.BufferedProtocol):
         self._head = head
         if head.route is None:
             self._open_exchange(head)
-            if length is None:
-                self._chunks = ChunkedDecoder()
-            else:
-                self._filled = length
-            return True
-        if length is None:
-            self._mode = _Mode.CHUNKED
-            self._chunks = ChunkedDecoder()
-            return True
-        have = self._rest
-        self._rest = b""
-        if length >= POOLED_FROM_BYTES:
-            skip = -head.route.tensors_at % _ALIGNMENT
-            self._body = self._server.pool.take(length + skip)[skip:]
-        else:
-            self._body = memoryview(bytearray(length))
-        self._body[: len(have)] = have
-        self._filled = len(have)
-        self._mode = _Mode.BODY
         return True
 
-    def _body_received(self) -> None:
-        head, body = self._head, self._body
+    def _body_complete(self) -> None:
+        head, self._head, self._mode = self._head, None, _Mode.HEAD
         assert head is not None
-        self._head, self._body, self._mode = None, memoryview(b""), _Mode.HEAD
-        self._unbook()
-        self._dispatch(head, body)
+        self._dispatch(head, self._intake.take())
 
-    def _next_chunks(self) -> bool:
+    def _next_piece(self) -> bool:
         """Feed what was read to the body it belongs to. False when nothing more can be done with it."""
-        if self._mode is _Mode.EXCHANGE and (self._exchange is None or self._exchange.body_complete):
-            return False  # the next request waits until the application has answered
-        if self._chunks is None:
-            # An exchange with a body of known length; `_filled` is what is left of it.
-            assert self._exchange is not None
-            piece, self._rest = self._rest[: self._filled], self._rest[self._filled :]
-            self._filled -= len(piece)
-            self._exchange.feed(piece)
-            if self._filled == 0:
-                self._exchange.end_body()
-            return True
         try:
-            pieces, after = self._chunks.feed(self._rest)
-            self._rest = after
             if self._mode is _Mode.EXCHANGE:
-                self._feed_exchange(pieces)
-            else:
-                self._keep_pieces(pieces)
+                return self._feed_exchange()
+            complete, self._rest = self._intake.feed(self._rest)
         except BadChunk as error:
             self._refuse_text(f"malformed chunked body: {error}", 400)
             return False
         except ServingError as error:
             self._refuse(error_reply(error))
             return False
+        if complete:
+            self._body_complete()
         return True
 
-    def _feed_exchange(self, pieces: list[bytes]) -> None:
-        assert self._exchange is not None
-        assert self._chunks is not None
+    def _feed_exchange(self) -> bool:
+        """As `_next_piece`, for the application, which bounds what it takes itself."""
+        exchange = self._exchange
+        if exchange is None or exchange.body_complete:
+            return False  # the next request waits until the application has answered
+        if self._exchange_chunks is not None:
+            pieces, self._rest = self._exchange_chunks.feed(self._rest)
+            complete = self._exchange_chunks.done
+        else:
+            left = self._exchange_left
+            pieces, self._rest = [self._rest[:left]], self._rest[left:]
+            self._exchange_left = left - len(pieces[0])
+            complete = self._exchange_left == 0
         for piece in pieces:
-            self._exchange.feed(piece)
-        if self._chunks.done:
-            self._chunks = None
-            self._exchange.end_body()
-
-    def _keep_pieces(self, pieces: list[bytes]) -> None:
-        assert self._chunks is not None
-        size = sum(map(len, pieces))
-        if self._booked + size > self._server.max_body_bytes:
-            raise self._too_large(f"more than {self._server.max_body_bytes} bytes")
-        self._book(size)
-        self._pieces.extend(pieces)
-        if self._chunks.done:
-            head, self._head, self._chunks, self._mode = self._head, None, None, _Mode.HEAD
-            assert head is not None
-            body = b"".join(self._pieces)
-            self._pieces = []
-            self._unbook()
-            self._dispatch(head, body)
+            exchange.feed(piece)
+        if complete:
+            exchange.end_body()
+        return True
 
     # -- serving
 
@@ -386,7 +350,7 @@ class H1Connection(asyncio.BufferedProtocol):
     def exchange_done(self, *, keep_alive: bool) -> None:
         exchange, self._exchange = self._exchange, None
         unread = exchange is not None and not exchange.body_complete
-        self._head, self._chunks = None, None
+        self._head, self._exchange_chunks = None, None
         self._mode = _Mode.HEAD
         if self._transport is None:
             return
@@ -441,7 +405,7 @@ class H1Connection(asyncio.BufferedProtocol):
         """How much of that request has come; a lot when it is not the client that is waited for."""
         if self._exchange is not None:
             return 2**62
-        return self._filled if self._mode is _Mode.BODY else self._booked + len(self._rest)
+        return self._intake.progress_bytes + len(self._rest)
 
     def shutdown(self) -> None:
         """Close as soon as what is being served has been answered; an idle connection at once."""
@@ -479,8 +443,7 @@ class H1Connection(asyncio.BufferedProtocol):
     def _refuse(self, reply: HttpReply) -> None:
         """Answer what is not served, then close: where the next request would begin is not known."""
         self._rest, self._head = b"", None
-        self._pieces, self._chunks = [], None
-        self._unbook()
+        self._intake.drop()
         self._closing = True
         if self._exchange is not None:
             # The application was reading the body; it learns that the client is gone.
@@ -507,23 +470,6 @@ class H1Connection(asyncio.BufferedProtocol):
             self._update_reading()
         else:
             transport.close()
-
-    # -- bookkeeping
-
-    def _too_large(self, got: str) -> InvalidArgument:
-        limit = self._server.max_body_bytes
-        return InvalidArgument(
-            f"request body is {got}, at most {limit} bytes are accepted; send less or raise --http-max-input-size",
-            facts={"limit": limit},
-        )
-
-    def _book(self, count: int) -> None:
-        self._server.book(count)
-        self._booked += count
-
-    def _unbook(self) -> None:
-        self._server.book(-self._booked)
-        self._booked = 0
 
     def _update_reading(self) -> None:
         """Read only while there is room for what is read."""
