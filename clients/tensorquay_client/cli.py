@@ -7,7 +7,8 @@ is run.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
     from tensorquay_client.tensors import TensorLike
 
 _CLASSES_OF_AN_IMAGE = 3
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([\t\x20-\x7e]*)")
+
+
+def _read_headers(_ctx: click.Context, _parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for text in given:
+        found = _HEADER.fullmatch(text)
+        if found is None:
+            # The value may be a secret, so it is not repeated.
+            raise click.BadParameter("expected NAME=VALUE, a header's name and its value in printable ASCII")
+        headers[found[1]] = found[2]
+    return headers
 
 
 @click.command(
@@ -44,6 +57,14 @@ _CLASSES_OF_AN_IMAGE = 3
     "--url",
     default=None,
     help="Server; localhost:8000, or localhost:8001 with --grpc. Also TENSORQUAY_URL, TENSORQUAY_GRPC_URL.",
+)
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_read_headers,
+    help="HTTP header or gRPC metadata sent with every request; repeatable.",
 )
 @click.option("--grpc", "use_grpc", is_flag=True, help="Use gRPC instead of HTTP.")
 @click.option(
@@ -75,6 +96,7 @@ def infer(
     inputs: Sequence[str],
     version: str,
     url: str | None,
+    headers: Mapping[str, str],
     use_grpc: bool,
     scale: str | None,
     invert: bool,
@@ -95,7 +117,7 @@ def infer(
     if not images and not inputs:
         raise click.UsageError("nothing to send: give --image FILE or --input FILE")
     try:
-        with _connect(url, use_grpc=use_grpc, timeout_s=timeout_s) as client:
+        with _connect(url, use_grpc=use_grpc, timeout_s=timeout_s, headers=headers) as client:
             metadata = client.model_metadata(model, version or None)
             tensors = _tensors(client, metadata, version, images, inputs, scale=scale, invert=invert)
             classes = _classes(client, metadata, top, by_default=bool(images))
@@ -115,15 +137,20 @@ def infer(
         raise click.ClickException(exc.message) from exc
 
 
-def _connect(url: str | None, *, use_grpc: bool, timeout_s: float) -> Client:
+def _connect(url: str | None, *, use_grpc: bool, timeout_s: float, headers: Mapping[str, str]) -> Client:
     """A client for the address given, in the environment, or by default."""
     if use_grpc:
         from tensorquay_client.grpc_client import GrpcClient  # noqa: PLC0415
 
-        return GrpcClient(url or os.environ.get("TENSORQUAY_GRPC_URL") or "localhost:8001", timeout_s=timeout_s)
+        return GrpcClient(
+            url or os.environ.get("TENSORQUAY_GRPC_URL") or "localhost:8001",
+            timeout_s=timeout_s,
+            # Names of metadata are lower case.
+            headers={name.lower(): value for name, value in headers.items()},
+        )
     from tensorquay_client.http_client import HttpClient  # noqa: PLC0415
 
-    return HttpClient(url or os.environ.get("TENSORQUAY_URL") or "localhost:8000", timeout_s=timeout_s)
+    return HttpClient(url or os.environ.get("TENSORQUAY_URL") or "localhost:8000", timeout_s=timeout_s, headers=headers)
 
 
 def _tensors(

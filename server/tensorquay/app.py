@@ -91,7 +91,7 @@ def run(config: ServerConfig) -> int:
     try:
         logs.start()
     except OSError as error:
-        _complain(f"cannot write the log file: {error.strerror or error}")
+        _complain(f"cannot write the log file '{config.log_file}': {error.strerror or error}")
         return 1
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -402,7 +402,12 @@ class _Server:
 
 
 def _named(model: str, problems: tuple[str, ...]) -> list[str]:
-    return [problem if f"'{model}'" in problem else f"model '{model}': {problem}" for problem in problems]
+    """Every problem with its model named once. A quoted name alone does not count: it may stand there by chance."""
+    phrases = (f"model '{model}'", f"failed to load '{model}'")
+    return [
+        problem if any(phrase in problem for phrase in phrases) else f"model '{model}': {problem}"
+        for problem in problems
+    ]
 
 
 def _pairs(restricted: Mapping[str, RestrictedKey]) -> dict[str, tuple[str, str]]:

@@ -184,7 +184,7 @@ def test_a_chunked_body_beyond_the_limit_is_refused_while_it_comes(server: Runni
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 @pytest.mark.parametrize("path", [INFER, "/v2/repository/index", "/v2/logging"])
 def test_a_decompression_bomb_does_not_go_off(server: RunningServer, coding: str, path: str) -> None:
-    blank = b" " * 500_000_000 if coding == "gzip" else b" " * 50_000_000
+    blank = b" " * 100_000_000
     bomb = gzip.compress(blank, 1) if coding == "gzip" else zlib.compress(blank)
     bomb = bomb[: MAX_BODY - 10]
     before = ask.rss_mib(server)

@@ -80,7 +80,7 @@ def test_reloads_with_another_configuration_fail_no_request(tmp_path: Path, serv
     server = serve([repo.root], "--model-control-mode=explicit", "--load-model=scale", "--log-info=false")
 
     with Load(server, "scale") as load:
-        for rows in range(1, 21):
+        for rows in range(1, 11):
             config = json.dumps({"max_batch_size": rows, "dynamic_batching": {}})
             assert ask.load_model(server, "scale", config=config).status == 200
             in_force = json.loads(ask.get(server, "/v2/models/scale/config").body)
@@ -97,7 +97,7 @@ def test_loads_and_unloads_of_one_model_do_not_touch_another(tmp_path: Path, ser
     server = serve([repo.root], "--model-control-mode=explicit", "--load-model=steady", "--log-info=false")
 
     with Load(server, "steady") as load:
-        for _ in range(30):
+        for _ in range(15):
             assert ask.load_model(server, "restless").status == 200
             assert ask.post(server, "/v2/repository/models/restless/unload").status == 200
         until(lambda: ask.index(server)["restless", "1"][0] == "UNAVAILABLE", "the last unload was finished")

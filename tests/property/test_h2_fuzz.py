@@ -148,7 +148,7 @@ def frames() -> st.SearchStrategy[bytes]:
         st.builds(lambda k, v: f.settings({k: v}), st.integers(0, 8), st.integers(0, 2**17)),
     )
     odd = st.builds(
-        lambda kind, flags, stream, payload: f.frame(kind, flags, stream, payload),
+        f.frame,
         st.integers(0, 12),
         flags,
         stream,

@@ -331,7 +331,8 @@ class Peer:
             answer.reset = frame.error_code
         elif isinstance(frame, hf.HeadersFrame):
             assert answer is not None
-            assert answer.reset is None and not answer.ended, "HEADERS on a stream that is closed"
+            assert not answer.ended, "HEADERS on a stream that is closed"
+            assert answer.reset is None, "HEADERS on a stream that was reset"
             assert "END_HEADERS" in frame.flags
             fields = dict(self._decoder.decode(frame.data))
             if answer.headers:
@@ -344,7 +345,9 @@ class Peer:
             answer.ended = "END_STREAM" in frame.flags
         elif isinstance(frame, hf.DataFrame):
             assert answer is not None
-            assert answer.headers and not answer.ended and answer.reset is None
+            assert answer.headers, "DATA before HEADERS"
+            assert not answer.ended, "DATA on a stream that is closed"
+            assert answer.reset is None, "DATA on a stream that was reset"
             answer.data += frame.data
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import ssl
 import sys
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
+from tritonclient.grpc import service_pb2
 
 from composition import _compose
 from tensorquay.config.server import ServerConfig
@@ -51,6 +53,22 @@ class NativeHouse:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_TIMEOUT_S)
         self._loop.close()
+
+
+def message(model: str = "simple") -> bytes:
+    """A serialised request; `waiting` takes floats."""
+    request = service_pb2.ModelInferRequest(model_name=model)
+    names = ("INPUT0", "INPUT1") if model == "simple" else ("x",)
+    for name in names:
+        wire = "INT32" if model == "simple" else "FP32"
+        request.inputs.add(name=name, datatype=wire, shape=(1, 16))
+        request.raw_input_contents.append(bytes(64))
+    return bytes(request.SerializeToString())
+
+
+def connect(house: NativeHouse) -> socket.socket:
+    host, _, port = house.address.partition(":")
+    return socket.create_connection((host, int(port)), timeout=30)
 
 
 async def serve(

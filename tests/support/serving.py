@@ -98,6 +98,7 @@ def launch(repositories: Sequence[Path | str], *flags: str, env: dict[str, str] 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        errors="replace",  # gRPC's core logs bytes as they came
         env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
     )
     server = RunningServer(process)

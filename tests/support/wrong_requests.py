@@ -284,9 +284,9 @@ QUEUES = [
     ),
     bad(
         "1.1",
-        "the queue cannot take all pieces",
+        "one piece of a split request waits too long",
         Call("waiting", (given("x", "FP32", [[1.0] * 4] * 17),), parameters={"timeout": 1000}),
-        f"{UNKNOWN}Exceeds maximum queue size",
+        f"{UNKNOWN}Request timeout expired",
         kind="UNAVAILABLE",
     ),
 ]

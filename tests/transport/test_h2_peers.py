@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import shutil
 import socket
-import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,43 +25,12 @@ import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.grpc import service_pb2
 
-from graphs import add_sub, identity, write
-from native_grpc import NativeHouse
+from native_grpc import NativeHouse, connect, message
 from tensorquay.transport.h2_limits import H2Limits
 from waiting import until
 
 SERVICE = "/inference.GRPCInferenceService/"
 INFER = f"{SERVICE}ModelInfer"
-
-# Here a request waits for an hour: only a full batch, a deadline or leaving ends it.
-WAITING = """platform: "onnxruntime_onnx"
-max_batch_size: 8
-dynamic_batching { preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 3600000000 }
-"""
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """simple, bytes of any size, and a model whose batches never fill."""
-    root = tmp_path_factory.mktemp("native")
-    write(add_sub(), root / "simple" / "1" / "model.onnx")
-    write(identity("UINT8"), root / "bytes" / "1" / "model.onnx")
-    write(identity("FP32"), root / "waiting" / "1" / "model.onnx")
-    (root / "waiting" / "config.pbtxt").write_text(WAITING)
-    return root
-
-
-@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
-def house(request: pytest.FixtureRequest, repository: Path) -> Iterator[NativeHouse]:
-    """A server with one restricted category, on either loop."""
-    house = NativeHouse(
-        repository,
-        stock_loop=request.param == "asyncio",
-        restricted={"trace": ("admin-key", "secret")},
-        forward="x-forward-.*",
-    )
-    yield house
-    house.close()
 
 
 @pytest.fixture
@@ -81,17 +47,6 @@ def simple(first: int = 0) -> tuple[list[triton.InferInput], np.ndarray[Any, Any
     for each in inputs:
         each.set_data_from_numpy(a)
     return inputs, a * 2
-
-
-def message(model: str = "simple") -> bytes:
-    """A serialised request; `waiting` takes floats."""
-    request = service_pb2.ModelInferRequest(model_name=model)
-    names = ("INPUT0", "INPUT1") if model == "simple" else ("x",)
-    for name in names:
-        wire = "INT32" if model == "simple" else "FP32"
-        request.inputs.add(name=name, datatype=wire, shape=(1, 16))
-        request.raw_input_contents.append(bytes(64))
-    return bytes(request.SerializeToString())
 
 
 def inflight(house: NativeHouse) -> int:
@@ -365,11 +320,6 @@ class H2Client:
         return data, status
 
 
-def connect(house: NativeHouse) -> socket.socket:
-    host, _, port = house.address.partition(":")
-    return socket.create_connection((host, int(port)), timeout=30)
-
-
 def test_python_h2_accepts_everything_we_send(house: NativeHouse) -> None:
     with connect(house) as sock:
         client = H2Client(sock)
@@ -432,116 +382,6 @@ def test_stop_waits_for_calls_and_then_cuts_them(repository: Path) -> None:
             call.result(30)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert "stopped before" in (caught.value.details() or "")
-
-
-# -- TLS
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A key and a certificate for localhost, signed by itself."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed: no certificate to test TLS with")
-    folder = tmp_path_factory.mktemp("tls")
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-        + ["-keyout", str(key), "-out", str(cert)],
-        check=True,
-        capture_output=True,
-    )
-    return key, cert
-
-
-@pytest.mark.parametrize("stock_loop", [False, True], ids=["uvloop", "asyncio"])
-def test_tls_with_alpn_serves_and_without_it_turns_away(
-    repository: Path, certificate: tuple[Path, Path], stock_loop: bool
-) -> None:
-    key, cert = certificate
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(cert, key)
-    house = NativeHouse(repository, stock_loop=stock_loop, tls=context)
-    try:
-        credentials = grpc.ssl_channel_credentials(cert.read_bytes())
-        with grpc.secure_channel(house.address.replace("127.0.0.1", "localhost"), credentials) as channel:
-            assert channel.unary_unary(INFER)(message(), timeout=30)
-            request = service_pb2.ModelInferRequest(model_name="bytes")
-            request.inputs.add(name="x", datatype="UINT8", shape=(1, 600_000))
-            request.raw_input_contents.append(bytes(600_000))
-            assert len(channel.unary_unary(INFER)(request.SerializeToString(), timeout=30)) > 600_000
-        trusting = ssl.create_default_context(cafile=str(cert))
-        for protocols in (["http/1.1"], None):
-            if protocols:
-                trusting.set_alpn_protocols(protocols)
-            with connect(house) as plain:
-                try:
-                    with trusting.wrap_socket(plain, server_hostname="localhost") as sock:
-                        assert sock.recv(100) == b""
-                except (ssl.SSLError, ConnectionResetError):
-                    pass  # turned away in the handshake itself
-    finally:
-        house.close()
-
-
-# -- programs
-
-
-def program(name: str) -> str:
-    """Where `name` is."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed (Debian: nghttp2-client, curl): this peer was NOT tested")
-    return found
-
-
-def run(*command: str) -> str:
-    """What a program says, both ways."""
-    done = subprocess.run(command, capture_output=True, timeout=60)
-    return (done.stdout + done.stderr).decode("latin-1")
-
-
-@pytest.fixture
-def body(tmp_path: Path) -> Path:
-    """A prefixed request as a file."""
-    path = tmp_path / "body"
-    payload = message()
-    path.write_bytes(b"\0" + len(payload).to_bytes(4, "big") + payload)
-    return path
-
-
-def test_curl(house: NativeHouse, body: Path) -> None:
-    curl = program("curl")
-    said = run(
-        *(curl, "-sv", "--http2-prior-knowledge", "--data-binary", f"@{body}", "-H", "content-type: application/grpc"),
-        *("-H", "te: trailers", f"http://{house.address}{INFER}"),
-    )
-    assert "HTTP/2 200" in said
-    assert "grpc-status: 0" in said
-    assert "OUTPUT0" in said
-    said = run(curl, "-sv", "--http2-prior-knowledge", f"http://{house.address}/v2/health/ready")
-    assert "HTTP/2 405" in said
-    said = run(curl, "-sv", "--http2-prior-knowledge", "-d", "{}", f"http://{house.address}/v2")
-    assert "HTTP/2 415" in said
-
-
-def test_nghttp(house: NativeHouse, body: Path) -> None:
-    said = run(
-        *(program("nghttp"), "-v", "-d", str(body), "-H", "content-type: application/grpc", "-H", "te: trailers"),
-        *("--no-dep", "-p", "32", "-b", "100", f"http://{house.address}{INFER}"),
-    )
-    assert "grpc-status: 0" in said
-    assert "GOAWAY" not in said.split("send GOAWAY")[0]
-
-
-def test_h2load_with_many_streams_and_small_windows(house: NativeHouse, body: Path) -> None:
-    said = run(
-        *(program("h2load"), "-n", "3000", "-c", "4", "-m", "50", "-w", "10", "-W", "12", "-d", str(body)),
-        *("-H", "content-type: application/grpc", "-H", "te: trailers", f"http://{house.address}{INFER}"),
-    )
-    assert "3000 succeeded, 0 failed, 0 errored, 0 timeout" in said
-    assert "status codes: 3000 2xx" in said
 
 
 # -- limits, over a real socket

@@ -37,6 +37,7 @@ class Placement:
 
     `providers` are those the session really has, in order of preference; `nodes` counts graph nodes per provider
     (empty when the runtime cannot say); `notes` are sentences for people ("cuda was asked for and did not attach …").
+    `kind` is where it runs, CPU or GPU; None: where the request said.
     """
 
     providers: tuple[str, ...]
@@ -44,6 +45,7 @@ class Placement:
     inter_op_threads: int
     nodes: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    kind: InstanceKind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,11 @@ class Backend(Protocol):
     @property
     def gpus(self) -> tuple[int, ...]:
         """Numbers of the GPUs this runtime can use here; empty when it runs on the CPU only."""
+        ...
+
+    @property
+    def no_gpu_because(self) -> str:
+        """Why `gpus` is empty and what to do about it, as a clause for people; empty when there are GPUs."""
         ...
 
     def inspect(self, model_path: Path) -> GraphSignature:

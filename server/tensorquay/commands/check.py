@@ -1,6 +1,7 @@
 """`tensorquay check`: what a repository would serve, and everything that is wrong with it, without serving it.
 
-Goes as far as a load does before it makes a session: scan, configuration, the graph's signature, labels, instances.
+Goes as far as a load does before it makes a session: scan, configuration, the graph's signature, labels, warm-up files,
+instances.
 Whether a GPU or an execution provider is there is a question to the machine that serves, so it is not asked here.
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 import click
 
 from tensorquay.backends.registry import BackendRegistry
+from tensorquay.commands.folders import refuse_model_folder
 from tensorquay.commands.output import console, table
 from tensorquay.config.effective import DEFAULT_MAX_BATCH_SIZE, Defaults, effective
 from tensorquay.config.model import (
@@ -30,7 +32,8 @@ from tensorquay.config.model import (
 from tensorquay.core.datatypes import DataType
 from tensorquay.core.errors import ServingError
 from tensorquay.lifecycle.instances import plan_instances
-from tensorquay.lifecycle.labels import read_labels
+from tensorquay.lifecycle.labels import read_labels, unlabelled
+from tensorquay.lifecycle.samples import check_files
 from tensorquay.repository.scan import scan, why_empty
 from tensorquay.repository.snapshot import ModelFolder, RepositoryUnreadable, VersionFiles, describe_policy
 from tensorquay.repository.version_policy import select
@@ -81,6 +84,8 @@ def check(ctx: click.Context, repositories: tuple[Path, ...], as_json: bool, def
     except RepositoryUnreadable as exc:
         shown = repositories[exc.repository]
         raise click.ClickException(f"the model repository '{shown}' cannot be read: {exc.reason}") from exc
+    for repository in repositories:
+        refuse_model_folder(repository)
     defaults, backends = Defaults(max_batch_size=default_max_batch_size), BackendRegistry()
     findings = [_examine(snapshot.models[name], defaults, backends) for name in sorted(snapshot.models)]
     if as_json:
@@ -91,7 +96,7 @@ def check(ctx: click.Context, repositories: tuple[Path, ...], as_json: bool, def
 
 
 def _examine(model: ModelFolder, defaults: Defaults, backends: BackendRegistry) -> Finding:
-    finding = Finding(model.name, remarks=list(model.notes))
+    finding = Finding(model.name, remarks=[*model.notes, *(model.config.notes if model.config is not None else ())])
     if model.declared is not None and model.declared.problem:
         finding.problems.append(Problem(model.declared.problem))
     if model.problem and all(model.problem != problem.text for problem in finding.problems):
@@ -115,12 +120,13 @@ def _examine(model: ModelFolder, defaults: Defaults, backends: BackendRegistry) 
             finding.remarks.append(f"version {version} is not served ({describe_policy(model.policy)}){why}")
             continue
         try:
-            in_force = _effective(model, files, defaults, backends)
+            in_force, notes = _effective(model, files, defaults, backends)
         except ServingError as exc:
             finding.problems.append(Problem(exc.message, version, exc.facts))
         else:
             finding.serves.append(version)
             finding.settings = list(_settings(in_force))
+            finding.remarks += [f"version {version}: {note}" for note in notes]
             if in_force.unbatched_because:
                 finding.remarks.append(f"version {version} does not batch: {in_force.unbatched_because}")
     return finding
@@ -128,8 +134,8 @@ def _examine(model: ModelFolder, defaults: Defaults, backends: BackendRegistry) 
 
 def _effective(
     model: ModelFolder, files: VersionFiles, defaults: Defaults, backends: BackendRegistry
-) -> EffectiveConfig:
-    """The configuration in force for one version.
+) -> tuple[EffectiveConfig, list[str]]:
+    """The configuration in force for one version, and remarks about files it names.
 
     Raises: ServingError saying what is wrong with it.
     """
@@ -138,11 +144,13 @@ def _effective(
     declared = model.config or ModelConfig()
     graph = backends.get(declared.backend).inspect(files.model_path)
     found = effective(model.name, model.config, graph.inputs, graph.outputs, defaults=defaults)
-    read_labels(model.path, found.config)
+    labels = read_labels(model.path, found.config)
+    for sample in found.config.warmup:
+        check_files(sample, model.path)
     groups = found.config.instance_groups
     # As if every GPU that is named were there: the limits on instances hold on any machine.
     plan_instances(groups, sorted({0, *(gpu for group in groups for gpu in group.gpus)}))
-    return found
+    return found, unlabelled(found.config, labels)
 
 
 def _settings(in_force: EffectiveConfig) -> Iterator[tuple[str, str, str]]:

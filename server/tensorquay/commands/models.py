@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any
 from urllib.parse import quote
 
@@ -14,27 +18,39 @@ from tensorquay.commands.output import console, table
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _STYLES = {"READY": "green", "UNAVAILABLE": "red", "LOADING": "yellow", "UNLOADING": "yellow"}
+_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([\t\x20-\x7e]*)")
 
 
+@dataclass(frozen=True, slots=True)
 class Server:
-    """A server by its URL.
+    """A server by its address, and how it is asked.
 
-    Args: transport: replaces the network in tests.
+    Args: timeout_s: None for the usual one of each request. transport: replaces the network in tests.
     """
 
-    def __init__(self, url: str, timeout_s: float, transport: httpx.BaseTransport | None = None) -> None:
-        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
-        self._timeout_s = timeout_s
-        self._transport = transport
+    address: str
+    timeout_s: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    as_json: bool = False
+    transport: httpx.BaseTransport | None = None
 
-    def ask(self, verb: str, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = 0.0) -> Any:
+    @property
+    def url(self) -> str:
+        """Base URL."""
+        return (self.address if "://" in self.address else f"http://{self.address}").rstrip("/")
+
+    def ask(
+        self, verb: str, path: str, body: Mapping[str, Any] | None = None, *, usual_timeout_s: float = _TIMEOUT_S
+    ) -> Any:
         """The decoded answer, or None when it is empty.
 
         Raises: ClickException in one sentence when there is no server, or it refuses.
         """
+        timeout_s = usual_timeout_s if self.timeout_s is None else self.timeout_s
         try:
-            with httpx.Client(timeout=timeout_s or self._timeout_s, transport=self._transport) as client:
+            with httpx.Client(timeout=timeout_s, transport=self.transport, headers=dict(self.headers)) as client:
                 answer = client.request(verb, self.url + path, json=body)
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise click.ClickException(f"no answer from {self.url}: {exc or type(exc).__name__}") from exc
@@ -50,22 +66,76 @@ class Server:
         return decoded
 
 
+def _read_headers(_ctx: click.Context, _parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for text in given:
+        found = _HEADER.fullmatch(text)
+        if found is None:
+            # The value may be a secret, so it is not repeated.
+            raise click.BadParameter("expected NAME=VALUE, a header's name and its value in printable ASCII")
+        headers[found[1]] = found[2]
+    return headers
+
+
+def _reaching(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options on how to reach the server: understood before the subcommand and after it, where they win."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="The server's own words instead of tables."),
+        click.option(
+            "--header",
+            "headers",
+            multiple=True,
+            metavar="NAME=VALUE",
+            callback=_read_headers,
+            help="Sent with every request, for a server that keeps APIs closed; repeatable.",
+        ),
+        click.option(
+            "--timeout",
+            "timeout_s",
+            type=click.FloatRange(min=0.001),
+            metavar="SECONDS",
+            help=f"For each answer; {_TIMEOUT_S:g} unless given, {_LOAD_TIMEOUT_S:g} for 'load'.",
+        ),
+        click.option("--url", help=f"The server's HTTP address; else TENSORQUAY_URL, else {DEFAULT_URL}."),
+    ):
+        command = option(command)
+    return command
+
+
+def _for_server(command: Callable[..., None]) -> Callable[..., None]:
+    """`command(server, …)` as a subcommand that takes the options of `_reaching` itself."""
+
+    @wraps(command)
+    def call(url: str | None, timeout_s: float | None, headers: Mapping[str, str], as_json: bool, **rest: Any) -> None:
+        server: Server = click.get_current_context().obj
+        command(
+            replace(
+                server,
+                address=url or server.address,
+                timeout_s=server.timeout_s if timeout_s is None else timeout_s,
+                headers={**server.headers, **headers},
+                as_json=as_json or server.as_json,
+            ),
+            **rest,
+        )
+
+    return _reaching(call)
+
+
 @click.group(
     invoke_without_command=True,
     short_help="Show, load and unload the models of a running server.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option(
-    "--url", envvar="TENSORQUAY_URL", default=DEFAULT_URL, show_default=True, help="The server's HTTP address."
-)
-@click.option(
-    "--timeout", "timeout_s", default=10.0, show_default=True, type=click.FloatRange(min=0.001), help="Seconds."
-)
-@click.option("--json", "as_json", is_flag=True, help="The server's own words instead of a table.")
+@_reaching
 @click.pass_context
-def models(ctx: click.Context, url: str, timeout_s: float, as_json: bool) -> None:
+def models(
+    ctx: click.Context, url: str | None, timeout_s: float | None, headers: Mapping[str, str], as_json: bool
+) -> None:
     """Show the models, versions, states and reasons of a running server."""
-    server = ctx.obj = Server(url, timeout_s, ctx.obj if isinstance(ctx.obj, httpx.BaseTransport) else None)
+    transport = ctx.obj if isinstance(ctx.obj, httpx.BaseTransport) else None
+    address = url or os.environ.get("TENSORQUAY_URL") or DEFAULT_URL
+    server = ctx.obj = Server(address, timeout_s, headers, as_json, transport)
     if ctx.invoked_subcommand is None:
         index = server.ask("POST", "/v2/repository/index", {})
         if as_json:
@@ -83,14 +153,13 @@ def models(ctx: click.Context, url: str, timeout_s: float, as_json: bool) -> Non
 @models.command()
 @click.argument("name")
 @click.option("--version", default="", help="One version instead of the one that is served by default.")
-@click.option("--json", "as_json", is_flag=True, help="The server's own words.")
-@click.pass_obj
-def show(server: Server, name: str, version: str, as_json: bool) -> None:
+@_for_server
+def show(server: Server, name: str, version: str) -> None:
     """Show one model: inputs, outputs, where it runs, its counters."""
     path = _path(name) + (f"/versions/{quote(version, safe='')}" if version else "")
     metadata = server.ask("GET", path)
     statistics = server.ask("GET", f"{path}/stats")
-    if as_json:
+    if server.as_json:
         _print_json({"metadata": metadata, "statistics": statistics})
         return
     out = console()
@@ -100,17 +169,17 @@ def show(server: Server, name: str, version: str, as_json: bool) -> None:
 @models.command()
 @click.argument("name")
 @click.option("--config", help="A model configuration as JSON, instead of the one in the repository.")
-@click.pass_obj
+@_for_server
 def load(server: Server, name: str, config: str | None) -> None:
     """Load or reload a model (explicit control mode)."""
     body: dict[str, Any] = {"parameters": {"config": config}} if config else {}
-    server.ask("POST", f"{_path(name, 'repository/models')}/load", body, timeout_s=_LOAD_TIMEOUT_S)
+    server.ask("POST", f"{_path(name, 'repository/models')}/load", body, usual_timeout_s=_LOAD_TIMEOUT_S)
     click.echo(f"{name} is loaded")
 
 
 @models.command()
 @click.argument("name")
-@click.pass_obj
+@_for_server
 def unload(server: Server, name: str) -> None:
     """Begin to unload a model (explicit control mode)."""
     server.ask("POST", f"{_path(name, 'repository/models')}/unload", {})

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from tensorquay.commands import tritonserver
+from tensorquay.commands.folders import refuse_model_folder, warn_of_nothing
 from tensorquay.commands.output import console, table
 from tensorquay.config.server import InvalidServerConfig, ServerConfig
 from tensorquay.config.server_sources import flag_of, is_list, load
@@ -104,6 +105,8 @@ def _serve(
     for repository in config.model_repository:
         if not repository.is_dir():
             raise click.ClickException(f"the model repository '{repository}' is not a directory")
+        refuse_model_folder(repository)
+        warn_of_nothing(repository, ctx.command_path)
     for note in config.notes:
         click.echo(f"{ctx.command_path}: note: {note}", err=True)
     from tensorquay.app import run  # noqa: PLC0415 - brings ONNX Runtime and both front ends; only serving needs them

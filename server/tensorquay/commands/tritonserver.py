@@ -37,7 +37,7 @@ NO_EFFECT: Mapping[str, str] = {
 """Accepted with a note: none of them changes what a client gets."""
 
 _TLS = "this server does not do TLS on its gRPC port; end TLS in a proxy in front of it"
-_KEEPALIVE = "this server keeps gRPC's defaults for keepalive and connection age; remove the flag"
+_KEEPALIVE = "keepalive and connection age have fixed bounds here (docs/http2.md); remove the flag"
 _CLOUD = (
     "this server speaks the V2 protocol on its HTTP port only; remove the flag and route the platform's paths to it"
 )

@@ -203,7 +203,7 @@ def _named(name: str, groups: Sequence[InstanceGroup]) -> Iterator[InstanceGroup
 def _warmup(
     sample: WarmupSample, key: str, inputs: Sequence[TensorConfig], max_batch_size: int, file: str
 ) -> WarmupSample:
-    """`sample` with its row count settled (at least 1), checked against the served inputs."""
+    """`sample` with its rows and runs settled (at least 1 each), checked against the served inputs."""
     _need(
         sample.batch_size <= max(1, max_batch_size),
         file,
@@ -230,7 +230,7 @@ def _warmup(
     missing = sorted(tensor.name for tensor in inputs if not tensor.optional and tensor.name not in sample.inputs)
     rule = f"the model also requires {', '.join(map(repr, missing[:8]))}"
     _need(not missing, file, f"{key}.inputs", sorted(sample.inputs), rule)
-    return replace(sample, batch_size=max(1, sample.batch_size))
+    return replace(sample, batch_size=max(1, sample.batch_size), count=max(1, sample.count))
 
 
 def _need(holds: bool, file: str, key: str, value: object, rule: str) -> None:

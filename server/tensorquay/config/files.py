@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from tensorquay.config.model import ModelConfig
-from tensorquay.config.refusal import PBTXT, TOML, ConfigRefused
+from tensorquay.config.refusal import PBTXT, TOML, WHOLE_FILE, ConfigRefused
 from tensorquay.config.toml_file import parse_toml
 from tensorquay.config.triton import parse_pbtxt
 
@@ -19,7 +19,7 @@ def select_config(present: Collection[str]) -> str | None:
     if len(found) > 1:
         raise ConfigRefused(
             file=PBTXT,
-            key="(whole file)",
+            key=WHOLE_FILE,
             value=None,
             rule=f"the model's folder also has {TOML}, and one model has one configuration",
             hint="keep one of the two",

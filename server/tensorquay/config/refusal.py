@@ -16,6 +16,15 @@ PBTXT = "config.pbtxt"
 TOML = "config.toml"
 LOAD_REQUEST = "load request"
 
+WHOLE_FILE = "(whole file)"
+"""The key of a refusal that no single key is to blame for; texts leave it out."""
+
+ALLOW_FALLBACK = (
+    "config.toml: [execution] allow_fallback = true; "
+    'config.pbtxt: parameters { key: "allow_provider_fallback" value { string_value: "true" } }'
+)
+"""What to write so that a model may run on the CPU when the GPU or provider it asks for cannot be had."""
+
 _SHOWN_CHARACTERS = 120
 """Longest piece of a file that an error repeats: enough to find it, too short to fill a log."""
 
@@ -56,7 +65,7 @@ class ConfigRefused(InvalidArgument):
 
     Args:
         file: what the user wrote ("config.pbtxt", "config.toml", "load request"); never a path.
-        key: the key in that file's own spelling.
+        key: the key in that file's own spelling, or `WHOLE_FILE`.
         value: what it says there; cut in the text and in the facts when long. None when the key itself is at fault.
         rule: what is allowed, or why not.
         hint: what to do instead, a sentence.
@@ -71,12 +80,16 @@ class ConfigRefused(InvalidArgument):
         shown = brief(value)
         where = file if line is None else f"{file} line {line}"
         what = f"'{key}'" if value is None else f"'{key}' = {shown}"
+        if key == WHOLE_FILE:
+            told = rule if value is None else f"{rule}, got {shown}"
+        else:
+            told = f"{what} is refused: {rule}"
         facts: dict[str, object] = {"file": file, "key": key, "value": shown, "rule": rule}
         if line is not None:
             facts["line"] = line
         if hint:
             facts["hint"] = hint
-        super().__init__(f"{where}: {what} is refused: {rule}{'; ' + hint if hint else ''}", facts=facts)
+        super().__init__(f"{where}: {told}{'; ' + hint if hint else ''}", facts=facts)
 
 
 def printable(text: str) -> str:

@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from tensorquay.config.model import (
@@ -85,6 +86,17 @@ def check(config: ModelConfig) -> None:
         rules.warmup(f"warmup[{index}]", sample)
     rules.need(len(config.warmup) <= MAX_WARMUP_SAMPLES, "warmup", len(config.warmup), _at_most(MAX_WARMUP_SAMPLES))
     rules.metric_tags(config.metric_tags)
+
+
+def wants_gpu(execution: ExecutionConfig) -> bool:
+    """Whether a provider that needs a GPU is asked for by name; that others follow it is no leave to do without."""
+    return any(provider.name in GPU_PROVIDERS for provider in execution.providers)
+
+
+def without_gpu(execution: ExecutionConfig) -> ExecutionConfig:
+    """`execution` with those providers only that need no GPU; with none at all, if none is left."""
+    left = tuple(provider for provider in execution.providers if provider.name not in GPU_PROVIDERS)
+    return replace(execution, providers=left)
 
 
 def check_batching(batching: BatchingConfig, max_batch_size: int, file: str) -> None:

@@ -29,7 +29,7 @@ from tensorquay.config.model import (
     WarmupInput,
     WarmupSample,
 )
-from tensorquay.config.refusal import TOML, ConfigRefused, did_you_mean
+from tensorquay.config.refusal import TOML, WHOLE_FILE, ConfigRefused, did_you_mean
 from tensorquay.config.rules import SESSION_OPTION_PREFIXES, check
 from tensorquay.config.toml_schema import (
     BatchingTable,
@@ -75,14 +75,14 @@ def parse_toml(text: str, *, source: str = TOML) -> ModelConfig:
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_CONFIG_BYTES:
         rule = f"at most {MAX_CONFIG_BYTES} bytes are read"
-        raise ConfigRefused(file=source, key="(whole file)", value=f"{size} bytes", rule=rule)
+        raise ConfigRefused(file=source, key=WHOLE_FILE, value=f"{size} bytes", rule=rule)
     try:
         written = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         where = re.search(r"\(at line (\d+), column \d+\)", str(error))
         line = int(where.group(1)) if where else None
         raise ConfigRefused(
-            file=source, key="(syntax)", value=None, rule=f"not TOML: {error}"[:240], line=line
+            file=source, key=WHOLE_FILE, value=None, rule=f"not TOML: {error}"[:240], line=line
         ) from None
     try:
         table = ConfigTable.model_validate(written)

@@ -14,7 +14,7 @@ from google.protobuf import json_format, text_format
 from google.protobuf.message import DecodeError
 
 from tensorquay.config.model import ModelConfig
-from tensorquay.config.refusal import LOAD_REQUEST, PBTXT, ConfigRefused, did_you_mean
+from tensorquay.config.refusal import LOAD_REQUEST, PBTXT, WHOLE_FILE, ConfigRefused, did_you_mean
 from tensorquay.config.triton_read import read
 from tensorquay.config.triton_schema import POOL, ModelConfigMessage, repeated_key, text_class
 from tensorquay.config.triton_write import message_json, to_triton_json, to_triton_proto
@@ -35,6 +35,15 @@ MAX_CONFIG_BYTES = 2**20
 
 _UNKNOWN = re.compile(r'Message type "(?:inference\.)?([\w.]+)" has no field named "([^"]*)"')
 _FAILED_AT = re.compile(r"Failed to parse (\w+) field")
+_NO_VALUE = re.compile(
+    r'(?:Enum type "inference\.(?P<type>[\w.]+)" has no value named (?P<value>\w+)'
+    r"|Invalid enum value (?P<json_value>\w+) for enum type inference\.(?P<json_type>[\w.]+\w))"
+)
+_AT_THE_END = re.compile(r"""(?:'': (?:Expected|Couldn't parse \w+: ?$)|Expected "}")""")
+"""How the parser complains when it ran out of text: about an empty line, or about the last one that was not."""
+
+_TYPES = {"BYTES": "TYPE_STRING", "FLOAT": "TYPE_FP32", "FLOAT32": "TYPE_FP32", "DOUBLE": "TYPE_FP64"}
+"""Names of data types that people bring from the wire and from other tools."""
 
 
 def parse_pbtxt(text: str, *, source: str = PBTXT) -> ModelConfig:
@@ -50,9 +59,7 @@ def parse_pbtxt(text: str, *, source: str = PBTXT) -> ModelConfig:
     except text_format.ParseError as error:
         _refuse_text(error, source)
     except (ValueError, RecursionError) as error:  # a number or a nesting no parser should see
-        raise ConfigRefused(
-            file=source, key="(whole file)", value=None, rule=f"not text protobuf: {_cut(error)}"
-        ) from None
+        raise ConfigRefused(file=source, key=WHOLE_FILE, value=None, rule=f"not text protobuf: {_cut(error)}") from None
     repeated = repeated_key(written)
     if repeated is not None:
         field, key = repeated
@@ -61,7 +68,7 @@ def parse_pbtxt(text: str, *, source: str = PBTXT) -> ModelConfig:
     try:
         message = ModelConfigMessage.FromString(written.SerializeToString())
     except (DecodeError, ValueError) as error:
-        raise ConfigRefused(file=source, key="(whole file)", value=None, rule=_cut(error)) from None
+        raise ConfigRefused(file=source, key=WHOLE_FILE, value=None, rule=_cut(error)) from None
     return read(message, source, says_max_batch_size=written.HasField("max_batch_size"))
 
 
@@ -95,7 +102,7 @@ def _bound(text: str, source: str) -> None:
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_CONFIG_BYTES:
         raise ConfigRefused(
-            file=source, key="(whole file)", value=f"{size} bytes", rule=f"at most {MAX_CONFIG_BYTES} bytes are read"
+            file=source, key=WHOLE_FILE, value=f"{size} bytes", rule=f"at most {MAX_CONFIG_BYTES} bytes are read"
         )
 
 
@@ -105,7 +112,11 @@ def _refuse_text(error: text_format.ParseError, source: str) -> NoReturn:
     if unknown is not None:
         raise _unknown_field(unknown, source, line) from None
     text = re.sub(r"^\d+:\d+ : ", "", str(error))
-    raise ConfigRefused(file=source, key="(syntax)", value=None, rule=_cut(text), line=line) from None
+    rule, hint = _no_such_value(text)
+    if _AT_THE_END.match(text):
+        rule, hint = "the file ends inside a block or before a value", "look for a missing '}' or ']'"
+    rule = rule or f"not text protobuf: {_cut(text).rstrip('.')}"
+    raise ConfigRefused(file=source, key=WHOLE_FILE, value=None, rule=rule, hint=hint, line=line) from None
 
 
 def _refuse_json(error: json_format.ParseError, source: str) -> NoReturn:
@@ -114,7 +125,22 @@ def _refuse_json(error: json_format.ParseError, source: str) -> NoReturn:
     if unknown is not None:
         raise _unknown_field(unknown, source, None) from None
     at = _FAILED_AT.findall(text)
-    raise ConfigRefused(file=source, key=at[-1] if at else "config", value=None, rule=_cut(text)) from None
+    rule, hint = _no_such_value(text)
+    raise ConfigRefused(
+        file=source, key=at[-1] if at else "config", value=None, rule=rule or _cut(text), hint=hint
+    ) from None
+
+
+def _no_such_value(text: str) -> tuple[str, str]:
+    """Rule and hint for a word that is no value of its enum, mostly because its prefix is missing; empty for others."""
+    found = _NO_VALUE.search(text)
+    if found is None:
+        return "", ""
+    kind, word = found["type"] or found["json_type"], found["value"] or found["json_value"]
+    known = [value.name for value in POOL.FindEnumTypeByName(f"inference.{kind}").values]
+    meant = _TYPES.get(word.upper(), f"{known[0].partition('_')[0]}_{word.upper()}")
+    hint = f"did you mean {meant}?" if meant in known else did_you_mean(meant, known)
+    return f"{word[:120]} is no value of {kind}", hint
 
 
 def _unknown_field(found: re.Match[str], source: str, line: int | None) -> ConfigRefused:

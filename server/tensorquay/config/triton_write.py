@@ -5,6 +5,7 @@ What it writes is what is in force; reading it back and matching it with the sam
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf.message import Message
@@ -24,6 +25,7 @@ from tensorquay.config.model import (
     WarmupData,
     WarmupSample,
 )
+from tensorquay.config.rules import without_gpu
 from tensorquay.config.triton_execution import OVERSIZE, write_execution
 from tensorquay.config.triton_schema import ModelConfigMessage
 
@@ -31,7 +33,8 @@ from tensorquay.config.triton_schema import ModelConfigMessage
 def to_triton_proto(effective: EffectiveConfig, *, placed: InstanceKind | None = None) -> Message:
     """`effective` as an `inference.ModelConfig`.
 
-    Args: placed: where KIND_AUTO groups really run, once loaded.
+    Args: placed: where the model really runs, once loaded: what KIND_AUTO became; and when it is CPU, then no group
+    and no provider says GPU, also where falling back was allowed.
     """
     config = effective.config
     message: Any = ModelConfigMessage()
@@ -45,10 +48,14 @@ def to_triton_proto(effective: EffectiveConfig, *, placed: InstanceKind | None =
     for tensor in config.outputs:
         _write_tensor(tensor, message.output.add())
     _write_versions(effective, message.version_policy)
-    for group in config.instance_groups:
+    groups, execution = config.instance_groups, config.execution
+    if placed is InstanceKind.CPU:
+        groups = tuple(replace(group, kind=InstanceKind.CPU, gpus=()) for group in groups)
+        execution = without_gpu(execution)
+    for group in groups:
         _write_group(group, placed, message.instance_group.add())
-    # Providers are written against the groups as configured: `placed` is a fact about this machine, not a wish.
-    write_execution(config.execution, config.instance_groups, message)
+    # On a GPU, providers are written against the groups as configured: what AUTO became is a fact, not a wish.
+    write_execution(execution, groups, message)
     if config.batching is not None:
         _write_batching(config.batching, message)
     for sample in config.warmup:

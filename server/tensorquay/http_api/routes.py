@@ -41,7 +41,7 @@ _CATEGORIES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"/v2/logging"), "logging"),
     (re.compile(r"/v2/repository/.*"), "model-repository"),
     (re.compile(r"/v2/(system|cuda)sharedmemory.*"), "shared-memory"),
-    (re.compile(r"/v2(/models/[^/]+(/versions/[0-9]+)?)?"), "metadata"),
+    (re.compile(r"/v2(/models(/[^/]+(/versions/[0-9]+)?)?)?"), "metadata"),
 )
 
 

@@ -276,6 +276,8 @@ class Fleet:
         stats.load_seconds = loaded.load_ns / 1e9
         facts = _facts(loaded.id, "model_ready") | {"load_ms": loaded.load_ns // 1_000_000, **loaded.properties}
         _log.info("%s is READY (%s)", loaded.id.key, _summary(loaded), extra=facts)
+        for note in loaded.effective.config.notes:
+            _log.info("%s: %s", loaded.id.key, note, extra=_facts(loaded.id, "model_note"))
         for note in loaded.notes:
             _log.warning("%s: %s", loaded.id.key, note, extra=_facts(loaded.id, "model_note"))
 

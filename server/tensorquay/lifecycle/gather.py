@@ -82,7 +82,11 @@ def gather(
 
 def unknown(name: str) -> InvalidArgument:
     """The answer to a load of something that no repository has (Triton's words; its 500 would blame us)."""
-    return InvalidArgument(f"failed to load '{name[:255]}', failed to poll from model repository")
+    short = name[:255]
+    return InvalidArgument(
+        f"failed to load '{short}', failed to poll from model repository: "
+        f"there is no folder '{short}' in the model repository"
+    )
 
 
 def _overridden(roots: Sequence[Path], name: str, override: Override, limits: ScanLimits) -> ModelFolder | None:

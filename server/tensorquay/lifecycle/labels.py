@@ -6,6 +6,7 @@ machine to whoever asks for a classification).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from tensorquay.config.model import ModelConfig
@@ -29,6 +30,21 @@ def read_labels(folder: Path, config: ModelConfig) -> dict[str, tuple[str, ...]]
     return found
 
 
+def unlabelled(config: ModelConfig, labels: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """A sentence for each output of known width whose file has fewer lines than classes: the rest comes unnamed."""
+    notes: list[str] = []
+    for output in config.outputs:
+        classes = output.dims[-1] if output.dims else -1
+        found = labels.get(output.name)
+        if found is not None and len(found) < classes:
+            lines = f"{len(found)} line{'' if len(found) == 1 else 's'}"
+            notes.append(
+                f"output '{output.name}': label file '{output.labels_file[:64]}' has {lines} for {classes} classes; "
+                "classifications name the others by index only"
+            )
+    return notes
+
+
 def _read(folder: Path, name: str, output: str) -> tuple[str, ...]:
     pure = PurePosixPath(name)
     shown = name[:64]
@@ -38,7 +54,7 @@ def _read(folder: Path, name: str, output: str) -> tuple[str, ...]:
         data = read_inside(folder / name, shown, folder.resolve(), MAX_LABEL_BYTES)
         text = data.decode()
     except UnusableFile as exc:
-        raise ModelFailed(f"output '{output}': label_filename: {exc}") from exc
+        raise ModelFailed(f"output '{output}': label_filename {exc}") from exc
     except UnicodeDecodeError as exc:
         raise ModelFailed(f"output '{output}': label_filename '{shown}' is not UTF-8 text") from exc
     lines = text.split("\n")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tensorquay.backends.api import Backend, GraphSignature, LoadRequest, Session
 from tensorquay.config.effective import Defaults, effective, signature
 from tensorquay.config.model import EffectiveConfig, InlineRun, InstanceKind, ModelConfig
+from tensorquay.config.rules import without_gpu
 from tensorquay.core.clock import Clock
 from tensorquay.core.signature import Signature
 from tensorquay.lifecycle.instances import PlannedSession, plan_instances
@@ -56,8 +57,12 @@ class Loader:
         backend = self._backend_for(declared if declared is not None else ModelConfig())
         graph = backend.inspect(recipe.model_path)
         config, takes = self._settle(recipe, graph)
-        execution = config.config.execution
-        planned = plan_instances(config.config.instance_groups, backend.gpus, allow_fallback=execution.allow_fallback)
+        planned = plan_instances(
+            config.config.instance_groups,
+            backend.gpus,
+            config.config.execution,
+            no_gpu_because=backend.no_gpu_because,
+        )
         made: list[Session] = []
         try:
             for each in planned:
@@ -88,10 +93,12 @@ class Loader:
         return config, signature(config, graph.inputs, graph.outputs, labels)
 
     def _make(self, backend: Backend, recipe: Recipe, config: EffectiveConfig, planned: PlannedSession) -> Session:
+        execution = config.config.execution
         return backend.load(
             LoadRequest(
                 model_path=recipe.model_path,
-                execution=config.config.execution,
+                # A session that fell back must not be asked for the GPU again.
+                execution=without_gpu(execution) if planned.fallback else execution,
                 kind=planned.kind,
                 device_id=planned.device_id,
                 thread_budget=self._thread_budget,
@@ -133,15 +140,18 @@ class _Parts:
 def _describe(recipe: Recipe, backend: Backend, parts: _Parts) -> LoadedVersion:
     config = parts.config.config
     placements = tuple(session.placement for session in parts.sessions)
-    on_cpu = all(each.kind is not InstanceKind.GPU for each in parts.planned)
+    kinds = [placed.kind or each.kind for each, placed in zip(parts.planned, placements, strict=True)]
+    on_cpu = all(kind is not InstanceKind.GPU for kind in kinds)
     mode = config.execution.inline
     inline = mode is InlineRun.ALWAYS or (mode is InlineRun.AUTO and parts.warmup.cheap and on_cpu)
     slots = tuple(
         session for each, session in zip(parts.planned, parts.sessions, strict=True) for _ in range(each.slots)
     )
-    notes = (*placements[0].notes, *parts.warmup.notes)
+    told = [each.fallback for each in parts.planned if each.fallback]
+    # Instances on several devices mostly say the same: each sentence once.
+    notes = tuple(dict.fromkeys((*told, *(note for each in placements for note in each.notes), *parts.warmup.notes)))
     properties = {
-        "providers": ",".join(placements[0].providers),
+        "providers": "; ".join(dict.fromkeys(",".join(each.providers) for each in placements)),
         "intra_op_threads": str(placements[0].intra_op_threads),
         "instances": str(len(slots)),
         "runs_on": "event loop" if inline else "worker thread",

@@ -21,7 +21,7 @@ from tensorquay.core.clock import Clock
 from tensorquay.core.errors import InvalidArgument, ServingError, Unavailable
 from tensorquay.core.messages import IndexEntry
 from tensorquay.lifecycle.fleet import Fleet
-from tensorquay.lifecycle.gather import LoadOrder, gather
+from tensorquay.lifecycle.gather import LoadOrder, gather, unknown
 from tensorquay.lifecycle.index import Remarks, entries
 from tensorquay.lifecycle.lease import Catalogue, ServedVersion
 from tensorquay.lifecycle.lookup import not_served
@@ -39,7 +39,7 @@ _log = logging.getLogger("tensorquay.lifecycle")
 _T = TypeVar("_T")
 
 NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
-"""Triton's answer to load and unload in the modes none and poll alike."""
+"""Triton's answer to load and unload in the modes none and poll alike; which one it is follows in brackets."""
 
 _START_LOOKS = 5
 """Looks at start for files that are still being copied; what still changes then is left to the polling."""
@@ -339,7 +339,8 @@ class ModelManager:
         if self._closing:
             raise Unavailable("the server is shutting down")
         if self._settings.mode is not ControlMode.EXPLICIT:
-            raise Unavailable(NOT_EXPLICIT)
+            mode = self._settings.mode.value
+            raise Unavailable(f"{NOT_EXPLICIT} (the mode is {mode}; start with --model-control-mode=explicit)")
 
     async def _run(self, operation: Coroutine[Any, Any, None]) -> None:
         """Run `operation` to its end, whether or not the caller stays to hear of it."""
@@ -362,7 +363,7 @@ class ModelManager:
         known = self._fleet.targets.get(name)
         rows = self._fleet.table.of(name)
         if known is None:
-            return ModelResult(name, (), (f"failed to load '{name}', failed to poll from model repository",))
+            return ModelResult(name, (), (unknown(name).message,))
         problems = problems_of(known, rows)
         return ModelResult(name, serving_versions(rows), tuple(problems[version] for version in sorted(problems)))
 

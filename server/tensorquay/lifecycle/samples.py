@@ -69,6 +69,17 @@ def configured(sample: WarmupSample, signature: Signature, folder: Path) -> list
     return tensors
 
 
+def check_files(sample: WarmupSample, folder: Path) -> None:
+    """Read the files of `sample` as a load will.
+
+    Args: folder: the model's folder; files are in its `warmup/`.
+    Raises: ModelFailed naming sample, input and file when one is not there or does not hold what the sample says.
+    """
+    for name, given in sample.inputs.items():
+        if given.data is WarmupData.FILE:
+            _from_file(f"model_warmup '{sample.name}'", name, given, folder)
+
+
 def zeros(signature: Signature, rows: int, variable: int) -> list[Tensor]:
     """Zeros for every required input: `rows` batch elements (when it batches), `variable` for each unknown size."""
     return [

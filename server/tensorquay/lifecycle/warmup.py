@@ -12,15 +12,13 @@ from pathlib import Path
 
 from tensorquay.backends.api import Session
 from tensorquay.config.model import WarmupSample
+from tensorquay.config.rules import MAX_WARMUP_RUNS
 from tensorquay.core.clock import Clock
 from tensorquay.core.datatypes import Array
 from tensorquay.core.errors import ModelFailed, ServingError
 from tensorquay.core.signature import Signature
 from tensorquay.core.tensors import Tensor
 from tensorquay.lifecycle.samples import configured, has_variable_axes, zeros, zeros_bytes
-
-MAX_WARMUP_RUNS = 1_000
-"""Most runs one configured sample may ask for."""
 
 INLINE_BELOW_NS = 200_000
 """A model whose fastest run is below this runs on the loop: a thread's round trip costs half as much again."""

@@ -35,6 +35,10 @@ class UnusableFile(Exception):
     """A file or folder that will not be read; the text says which and why, without a path of this machine."""
 
 
+class MissingFile(UnusableFile):
+    """Nothing is there, not even a link."""
+
+
 def is_skipped(name: str) -> bool:
     """Whether `name` is hidden or looks like a file still being written by a copying tool."""
     return name.startswith(".") or name.lower().endswith(_TEMPORARY)
@@ -64,17 +68,22 @@ def list_names(folder: Path, limit: int) -> tuple[list[str], bool]:
     return sorted(names), False
 
 
-def resolve_inside(path: Path, root: Path) -> Path:
-    """`path` with its links followed. `root` must be resolved already.
+def resolve_inside(path: Path, root: Path, shown: str = "") -> Path:
+    """`path`, called `shown` in texts, with its links followed. `root` must be resolved already.
 
-    Raises: UnusableFile when it leads out of `root`, nowhere, or in a circle.
+    Raises: UnusableFile when it leads out of `root`, nowhere, or in a circle; MissingFile when nothing is there.
     """
+    shown = shown or path.name
     try:
         real = path.resolve(strict=True)
+    except FileNotFoundError as exc:
+        if path.is_symlink():
+            raise UnusableFile(f"'{shown}' cannot be followed: {_why(exc)}") from exc
+        raise MissingFile(f"'{shown}' does not exist in the model's folder") from exc
     except (OSError, RuntimeError) as exc:
-        raise UnusableFile(f"'{path.name}' cannot be followed: {_why(exc)}") from exc
+        raise UnusableFile(f"'{shown}' cannot be followed: {_why(exc)}") from exc
     if real != root and root not in real.parents:
-        raise UnusableFile(f"'{path.name}' is a symbolic link that leads out of the model repository")
+        raise UnusableFile(f"'{shown}' is a symbolic link that leads out of the model repository")
     return real
 
 
@@ -111,7 +120,7 @@ def read_inside(path: Path, shown: str, root: Path, limit: int) -> bytes:
 
     Raises: UnusableFile.
     """
-    real = resolve_inside(path, root)
+    real = resolve_inside(path, root, shown)
     try:
         # NOTE(a pipe may replace the file after any check): O_NONBLOCK makes opening one return at once.
         descriptor = os.open(real, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))

@@ -275,7 +275,7 @@ def _side_files(
     try:
         for output in config.outputs:
             if output.labels_file and not any(stamp.path == output.labels_file for stamp in stamps):
-                stamps.append(_label_stamp(folder, output.labels_file))
+                stamps.append(_label_stamp(folder, output.labels_file, output.name))
         if config.warmup and "warmup" in names:
             real = resolve_inside(folder / "warmup", root)
             if stat.S_ISDIR(real.stat().st_mode):
@@ -287,9 +287,12 @@ def _side_files(
     return tuple(stamps), ""
 
 
-def _label_stamp(folder: Path, name: str) -> FileStamp:
+def _label_stamp(folder: Path, name: str, output: str) -> FileStamp:
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\x00" in name or not is_clean(name):
-        raise UnusableFile(f"label_filename '{name[:64]}' is not a file inside the model's folder")
-    # A label file may not even link out of its own model's folder.
-    return stamp_file(resolve_inside(folder / name, folder), name, folder)
+        raise UnusableFile(f"output '{output}': label_filename '{name[:64]}' is not a file inside the model's folder")
+    try:
+        # A label file may not even link out of its own model's folder.
+        return stamp_file(resolve_inside(folder / name, folder, name[:64]), name, folder)
+    except UnusableFile as exc:
+        raise UnusableFile(f"output '{output}': label_filename {exc}") from exc

@@ -48,6 +48,9 @@ def check_backend(
         raise BackendNonconformity("name must be a text that is not empty")
     if not (isinstance(backend.gpus, tuple) and all(type(gpu) is int and gpu >= 0 for gpu in backend.gpus)):
         raise BackendNonconformity("gpus must be a tuple of device numbers")
+    because = backend.no_gpu_because
+    if not isinstance(because, str) or bool(because) == bool(backend.gpus):
+        raise BackendNonconformity("no_gpu_because must be a text when there are no gpus, and empty when there are")
     _refuses_bad_files(backend)
     checked = 0
     for path in models:

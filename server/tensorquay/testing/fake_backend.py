@@ -74,6 +74,11 @@ class FakeBackend:
         return self.devices
 
     @property
+    def no_gpu_because(self) -> str:
+        """See `Backend.no_gpu_because`."""
+        return "" if self.devices else "a fake backend has only the GPUs a test gives it"
+
+    @property
     def name(self) -> str:
         """See `Backend.name`."""
         return self._name

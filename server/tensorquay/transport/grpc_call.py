@@ -191,7 +191,7 @@ class Call:
     def drained(self) -> None:
         """Everything that waited was sent."""
         if not self.closed and self.head.route.streaming:
-            self.head.route.drained(self)
+            self.connection.guarded(self, self.head.route.drained, self)
 
     def expire(self) -> None:
         """The deadline passed."""

@@ -177,8 +177,6 @@ class Inbox:
 
     def _check_complete(self) -> None:
         if self._filled < self._size:
-            if self._buffer is not None and self._filled == len(self._buffer):
-                self._enlarge(_GROWTH * self._filled)
             return
         whole: bytes | memoryview
         if self._buffer is not None:

@@ -4,8 +4,6 @@ Nothing here is a coroutine. A request whose head has been seen before costs a l
 into the connection's outbox, which is written once per turn of the loop. Requests on hot routes may be pipelined and
 are served together; a request for the ASGI application has the connection to itself.
 Source: RFC 9112; limits are refusals with a status, or the end of the connection (docs/operations.md).
-
-Over 500 lines: one state machine, whose reading, serving and writing share every field.
 """
 
 from __future__ import annotations

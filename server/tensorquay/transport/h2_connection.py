@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, cast
 from tensorquay.core.errors import Overloaded
 from tensorquay.transport import h2_frames as f
 from tensorquay.transport.grpc_call import Call
-from tensorquay.transport.grpc_refusal import Sink
 from tensorquay.transport.grpc_head import CallHead, check_trailers, refused
+from tensorquay.transport.grpc_refusal import Sink
 from tensorquay.transport.h2_ending import DRAIN_PING, Endings, State
 from tensorquay.transport.h2_frames import ConnectionFault, ErrorCode, StreamFault
 from tensorquay.transport.hpack import Decoder, HeaderListTooLarge, HpackError
@@ -160,7 +160,7 @@ class Connection(Endings):
             call.deadline_ns = self._clock.now_ns() + head.timeout_ns
             self._server.watch(self, call.deadline_ns)
         if head.route.streaming:
-            self._guarded(call, head.route.opened, call)
+            self.guarded(call, head.route.opened, call)
         if end_stream:
             self._client_done(call)
 

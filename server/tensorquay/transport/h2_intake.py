@@ -77,13 +77,11 @@ class Intake(FrameReader):
 
     def on_data(self, stream: int, data: bytes | memoryview, start: int, stop: int, end_stream: int) -> None:
         length = stop - start
-        unacked = self._unacked + length
-        self._unacked = unacked
-        if unacked >= self._half_window:
-            self._acknowledge()
+        self._unacked += length
         call = self.calls.get(stream)
         if call is None:
             self._stray(stream, length, end_stream)
+            self._received()
             return
         head = call.head
         if (
@@ -93,25 +91,25 @@ class Intake(FrameReader):
             and not head.route.streaming
             and data[start] == 0
             and int.from_bytes(data[start + 1 : start + 5], "big") == length - 5
-            and head.content_length < 0
+            and head.content_length in {-1, length}
             and length <= self.max_message_bytes
-            and call.request is None
             and not (call.half_closed or call.closed)
         ):
             # One whole message and the end: nearly every call there is.
             call.half_closed = True
+            if self._unacked >= self._half_window:
+                self._received()
             try:
                 head.route.start(call, bytes(data[start + 5 : stop]))
-            except Exception as error:  # noqa: BLE001  as in `_guarded`, without the cost of passing through it
+            except Exception as error:  # noqa: BLE001  as in `guarded`, without the cost of passing through it
                 self._failed(call, error)
             return
         if self._count(call, length, end_stream):
             self._take(call, data, start, stop, end_stream=bool(end_stream))
+        self._received()
 
     def on_data_begun(self, stream: int, length: int, end_stream: int) -> None:
         self._unacked += length
-        if self._unacked >= self._half_window:
-            self._acknowledge()
         call = self.calls.get(stream)
         if call is None:
             self._stray(stream, length, end_stream)
@@ -122,6 +120,7 @@ class Intake(FrameReader):
         call = self.calls.get(stream)
         if call is not None:
             self._take(call, data, start, stop, end_stream=end_stream)
+        self._received()
 
     def direct_target(self, stream: int) -> memoryview | None:
         call = self.calls.get(stream)
@@ -134,19 +133,23 @@ class Intake(FrameReader):
         call.content_left -= count
         inbox = call.inbox
         assert inbox is not None
-        self._guarded(call, inbox.filled, count)
+        self.guarded(call, inbox.filled, count)
         self._taken(call, count)
         if end_stream:
             self._half_close(call)
+        self._received()
 
-    def _acknowledge(self) -> None:
-        self._check_window()
-        self.writer.put(f.window_update(0, self._unacked))
-        self._unacked = 0
-
-    def _check_window(self) -> None:
+    def _received(self) -> None:
+        """Data came: was it allowed, and is it worth a frame to allow more?"""
         if self._unacked + self._waiting > self._limits.connection_window:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window allows")
+        self._credit()
+
+    def _credit(self) -> None:
+        """Open the connection's window again, when enough was consumed."""
+        if self._unacked >= self._half_window and not self.deaf:
+            self.writer.put(f.window_update(0, self._unacked))
+            self._unacked = 0
 
     def _stray(self, stream: int, length: int, end_stream: int) -> None:
         """DATA for a stream that is not there."""
@@ -197,7 +200,7 @@ class Intake(FrameReader):
         try:
             while start < stop and call.taking and not call.closed:
                 start = inbox.feed(data, start, stop)
-        except Exception as error:  # noqa: BLE001  as in `_guarded`
+        except Exception as error:  # noqa: BLE001  as in `guarded`
             self._failed(call, error)
         self._taken(call, start - begun)
         return start
@@ -206,7 +209,6 @@ class Intake(FrameReader):
         """Payload that the call does not take yet. Neither window opens for it, so they bound it."""
         self._unacked -= len(data)
         self._waiting += len(data)
-        self._check_window()
         if call.backlog is None:
             call.backlog = bytearray()
         call.backlog += data
@@ -227,8 +229,7 @@ class Intake(FrameReader):
         """`count` bytes of a backlog were consumed, or are not wanted any more."""
         self._waiting -= count
         self._unacked += count
-        if self._unacked >= self._half_window and not self.deaf:
-            self._acknowledge()
+        self._credit()
 
     def _taken(self, call: Call, count: int) -> None:
         """The call has consumed `count` bytes: open its window again, when it is worth a frame."""
@@ -251,9 +252,9 @@ class Intake(FrameReader):
             self._client_done(call)
 
     def _client_done(self, call: Call) -> None:
-        self._guarded(call, call.client_done)
+        self.guarded(call, call.client_done)
 
-    def _guarded(self, call: Call, work: Any, *arguments: Any) -> None:
+    def guarded(self, call: Call, work: Any, *arguments: Any) -> None:
         """Run `work`; what it raises ends `call` and nothing else."""
         try:
             work(*arguments)

@@ -50,6 +50,8 @@ class FrameReader(asyncio.BufferedProtocol):
         self._data_stream = 0
         self._data_ends = False
         self._skip = 0
+        # Whether any of that, or the beginning or the end of the connection, must be looked at before the next frame.
+        self._unusual = True
         # The header block under way.
         self._block: bytearray | None = None
         self._block_stream = 0
@@ -138,6 +140,7 @@ class FrameReader(asyncio.BufferedProtocol):
         self._rest = b""
         self._block = self._direct = None
         self._left = self._padding = self._skip = 0
+        self._unusual = True
 
     # -- frames
 
@@ -159,30 +162,34 @@ class FrameReader(asyncio.BufferedProtocol):
         unpack = f.HEAD.unpack_from
         if not self._opened:
             position = self._read_preface(data, end)
-        while not self.deaf:
-            if self._left or self._padding or self._skip:
+        frame_bytes = self._frame_bytes
+        while True:
+            if self._unusual:
+                if self.deaf or not self._opened:
+                    break
                 position = self._go_on(data, position, end)
             start = position + 9
-            if start > end or not self._opened:
+            if start > end:
                 break
             high, low, kind, flags, stream = unpack(data, position)
             length = high << 8 | low
             stop = start + length
             stream &= 0x7FFFFFFF
-            if stop <= end and length <= self._frame_bytes and self._block is None:
+            if stop <= end and length <= frame_bytes and self._block is None:
                 if kind == 0:
                     if not flags & 0x8 and stream:
-                        self.on_data(stream, data, start, stop, flags & 1)
                         position = stop
+                        self.on_data(stream, data, start, stop, flags & 1)
                         continue
                 elif kind == 1 and flags & _SIMPLE == 0x4 and stream and length <= self._block_bytes:
-                    self.on_headers(stream, bytes(data[start:stop]), flags & 1)
                     position = stop
+                    self.on_headers(stream, bytes(data[start:stop]), flags & 1)
                     continue
             taken = self._other(kind, flags, stream, length, data, start, end)
             if taken < 0:
                 break
             position = taken
+            self._unusual = True
         self._rest = bytes(data[position:end]) if position < end and not self.deaf else b""
 
     def _read_preface(self, data: bytes | memoryview, end: int) -> int:
@@ -216,6 +223,7 @@ class FrameReader(asyncio.BufferedProtocol):
             count = min(self._skip, end - position)
             self._skip -= count
             position += count
+        self._unusual = bool(self._left or self._padding or self._skip or self.deaf)
         return position
 
     def _other(

@@ -98,6 +98,8 @@ class Writer:
         if window < 0 or size > self._max_frame or size > call.window or self.paused or self._indebted:
             return False
         self.window = window
+        if size > _JOIN_BYTES:
+            self._bulky = True
         stream = call.id
         self._out += (
             _ANSWER.pack(_HEADERS_HEAD, stream, HEAD_BLOCK, size >> 8, size & 0xFF, 0, 0, stream, 0, size - 5),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,9 +11,10 @@ import pytest
 from tensorquay.backends.api import LoadRequest
 from tensorquay.backends.onnxruntime import runtime as runtime_module
 from tensorquay.backends.onnxruntime.options import plan_threads
-from tensorquay.backends.onnxruntime.providers import choose, missing
+from tensorquay.backends.onnxruntime.providers import choose, missing, why_no_gpu
 from tensorquay.backends.onnxruntime.runtime import CPU, CUDA, OPENVINO, TENSORRT, Machine, survey, why_not_attached
 from tensorquay.config.model import ExecutionConfig, InstanceKind, ProviderConfig
+from tensorquay.config.triton import parse_pbtxt
 from tensorquay.core.errors import ModelFailed
 
 CPU_ONLY = Machine((CPU,), 0, ("onnxruntime",))
@@ -45,7 +47,6 @@ def names(choice):
         (request("AUTO", "CUDA"), GPU_BOX, [CUDA, CPU]),
         (request("AUTO", CUDA), GPU_BOX, [CUDA, CPU]),
         (request("AUTO", "openvino"), Machine((OPENVINO, CPU), 0, ()), [OPENVINO, CPU]),
-        (request("CPU", "tensorrt", "cpu"), GPU_BOX, [CPU]),
         (request("AUTO", device=5), GPU_BOX, [CPU]),
     ],
 )
@@ -95,6 +96,7 @@ def test_what_cannot_be_had_is_refused_with_a_remedy_or_falls_back_with_a_note(a
     ("asked", "words"),
     [
         (request("CPU", "cuda"), "contradict"),
+        (request("CPU", "tensorrt", "cpu"), "KIND_CPU and the providers are tensorrt, cpu: these contradict"),
         (request("GPU", "cpu"), "contradict"),
         (request("AUTO", "cuda", CUDA), "'cuda' is listed twice"),
     ],
@@ -111,8 +113,26 @@ def test_auto_without_a_gpu_says_why_it_is_on_the_cpu():
     assert choose(request("AUTO"), CPU_ONLY).notes == ()
 
 
-def test_a_provider_unused_by_a_cpu_instance_is_noted():
-    assert "tensorrt not used" in choose(request("CPU", "tensorrt", "cpu"), GPU_BOX).notes[0]
+@pytest.mark.parametrize(
+    ("machine", "words"),
+    [
+        (CPU_ONLY, r"'cuda' is not in this build of ONNX Runtime, which has cpu; .* pip install 'tensorquay\[gpu\]'$"),
+        (NO_DRIVER, "this process sees no NVIDIA GPU .*CUDA_VISIBLE_DEVICES"),
+        (Machine((CPU,), 0, ("onnxruntime", "onnxruntime-gpu")), "keep one$"),
+        (GPU_BOX, "^$"),
+    ],
+)
+def test_why_there_is_no_gpu_names_cause_and_remedy(machine, words):
+    assert re.search(words, why_no_gpu(machine))
+
+
+def test_a_refusal_says_what_to_write_in_either_file_to_allow_falling_back():
+    with pytest.raises(ModelFailed) as caught:
+        choose(request("GPU"), CPU_ONLY)
+    assert "[execution] allow_fallback = true" in str(caught.value)
+    written = re.search(r'parameters \{ key: "allow_provider_fallback" .*\} \}', str(caught.value))
+    assert written is not None
+    assert parse_pbtxt(written[0]).execution.allow_fallback
 
 
 def test_missing_compares_with_what_attached():

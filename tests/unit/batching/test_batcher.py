@@ -267,7 +267,7 @@ async def test_an_oversize_request_gets_in_whole_or_not_at_all(make: Make):
     bench = make(gated=True, max_rows=2, max_pending=2)
     first = bench.ride(1.0)[1]
     await bench.session.wait_started()
-    with pytest.raises(InvalidArgument, match="5 rows is 3 batches.*send at most 4 rows"):
+    with pytest.raises(InvalidArgument, match=r"5 rows is 3 batches.*send at most 4 rows"):
         bench.ride(2.0, rows=5)
     waiting = bench.ride(3.0)[1]
     with pytest.raises(Overloaded):

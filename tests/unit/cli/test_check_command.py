@@ -124,5 +124,90 @@ def test_no_repository_is_one_sentence(capsys: pytest.CaptureFixture[str], argum
     assert capsys.readouterr().err.count("\n") == 1
 
 
+IGNORED = """
+optimization {
+  priority: PRIORITY_MAX cuda { graphs: true } input_pinned_memory { enable: true } eager_batching: true
+}
+parameters { key: "my_owner" value { string_value: "me" } }
+"""
+
+
+@pytest.mark.parametrize("text", [IGNORED, IGNORED + 'name: "other"'], ids=["served", "refused"])
+def test_what_is_accepted_without_effect_is_noted(
+    put: Put, repo: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    put("m", 1, config=text)
+    _, out = run(capsys, repo)
+    remarks = as_json(capsys, repo)["m"]["remarks"]
+    assert isinstance(remarks, list)
+    for key in ("optimization.priority", "optimization.cuda", "input_pinned_memory", "eager_batching", "my_owner"):
+        assert [line for line in out.splitlines() if line.startswith("note: ") and key in line], key
+        assert [remark for remark in remarks if key in remark], key
+
+
+WARMUP = """
+model_warmup {
+  name: "w"
+  inputs { key: "x" value { data_type: TYPE_FP32 dims: [3] input_data_file: "raw" } }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "'warmup/raw' does not exist in the model's folder"),
+        (b"12345678901", "'warmup/raw': "),
+        (b"123456789012", ""),
+    ],
+)
+def test_warm_up_files_are_read(
+    put: Put, repo: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, said: str
+) -> None:
+    put("m", 1, config=WARMUP)
+    if content is not None:
+        (repo / "m" / "warmup").mkdir()
+        (repo / "m" / "warmup" / "raw").write_bytes(content)
+    found = as_json(capsys, repo)["m"]
+    assert [said in problem["text"] and "model_warmup 'w'" in problem["text"] for problem in found["problems"]] == (
+        [True] if said else []
+    )
+    if not said:
+        assert "count 1" in found["config"]["warmup[0]"]["value"]
+
+
+def test_a_missing_label_file_is_named_with_its_output(
+    put: Put, repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("m", 1, config='output { name: "y" label_filename: "nope.txt" }')
+    _, out = run(capsys, repo)
+    assert "problem: m: output 'y': label_filename 'nope.txt' does not exist in the model's folder\n" in out
+
+
+@pytest.mark.parametrize(("labels", "noted"), [("a\nb\n", True), ("a\nb\nc\n", False), ("a\nb\nc\nd\n", False)])
+def test_fewer_labels_than_classes_are_noted(
+    put: Put, repo: Path, capsys: pytest.CaptureFixture[str], labels: str, noted: bool
+) -> None:
+    put("m", 1, config='output { name: "y" label_filename: "labels.txt" }')
+    (repo / "m" / "labels.txt").write_text(labels)
+    code, out = run(capsys, repo)
+    assert code == 0
+    assert ("output 'y': label file 'labels.txt' has 2 lines for 3 classes" in out) is noted
+
+
+def test_a_models_folder_is_no_repository(put: Put, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put("iris", 1)
+    assert cli.main(["check", str(repo / "iris")]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"'{repo / 'iris'}' is a model's folder" in err
+    assert f"serve its parent '{repo}'" in err
+
+
+def test_a_model_may_be_called_by_a_number(put: Put, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put("1", 1)
+    assert run(capsys, repo)[0] == 0
+
+
 def test_check_and_serve_agree_on_the_default() -> None:
     assert ServerConfig().default_max_batch_size == DEFAULT_MAX_BATCH_SIZE

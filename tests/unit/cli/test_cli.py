@@ -162,6 +162,40 @@ def test_wrong_use_is_one_sentence_and_an_exit_code(
     assert not served
 
 
+def test_a_models_folder_is_not_served(
+    served: list[ServerConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "live" / "iris" / "1" / "model.onnx"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert cli.main(["serve", str(tmp_path / "live" / "iris")]) == 1
+    assert f"is a model's folder, not a repository of models: serve its parent '{tmp_path / 'live'}'" in (
+        capsys.readouterr().err
+    )
+    assert not served
+    assert cli.main(["serve", str(tmp_path / "live")]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_an_empty_repository_is_served_with_a_warning(
+    served: list[ServerConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "README").touch()
+    (tmp_path / ".git").mkdir()
+    assert cli.main(["serve", str(tmp_path)]) == 0
+    error = capsys.readouterr().err
+    assert f"warning: no models found in '{tmp_path}'" in error
+    assert error.count("\n") == 1
+    assert len(served) == 1
+
+
+def test_a_log_file_that_cannot_be_written_is_named(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    log = tmp_path / "none" / "x.log"
+    assert cli.main(["serve", str(tmp_path), f"--log-file={log}"]) == 1
+    assert capfd.readouterr().err == f"tensorquay: cannot write the log file '{log}': No such file or directory\n"
+
+
 def test_the_exit_code_is_the_servers(
     monkeypatch: pytest.MonkeyPatch, served: list[ServerConfig], tmp_path: Path
 ) -> None:

@@ -45,6 +45,7 @@ METADATA = {
 class FakeServer:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, object]] = []
+        self.requests: list[httpx.Request] = []
         self.answers: dict[str, httpx.Response] = {
             "POST /v2/repository/index": httpx.Response(200, json=INDEX),
             "GET /v2/models/stats": httpx.Response(200, json=STATS),
@@ -57,6 +58,7 @@ class FakeServer:
     def handle(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content) if request.content else None
         path = request.url.raw_path.decode()
+        self.requests.append(request)
         self.asked.append((request.method, path, body))
         return self.answers.get(f"{request.method} {path}", httpx.Response(404, json={"error": "Not Found"}))
 
@@ -112,6 +114,47 @@ def test_load_and_unload_ask_the_repository(run: Callable[..., object], server: 
         ("POST", "/v2/repository/models/digits/load", {"parameters": {"config": '{"max_batch_size": 2}'}}),
         ("POST", "/v2/repository/models/digits/unload", {}),
     ]
+
+
+OPTIONS = ["--url", "there:7", "--timeout", "3", "--header", "x-admin=secret", "--header", "b=c=d"]
+
+
+@pytest.mark.parametrize("command", [["show", "digits"], ["load", "digits"], ["unload", "digits"]])
+@pytest.mark.parametrize("before", [True, False])
+def test_how_to_reach_the_server_stands_before_or_after_the_subcommand(
+    run: Callable[..., object], server: FakeServer, command: list[str], before: bool
+) -> None:
+    run(*(OPTIONS + command if before else command + OPTIONS))
+    assert server.requests
+    for request in server.requests:
+        assert request.url.netloc == b"there:7"
+        assert (request.headers["x-admin"], request.headers["b"]) == ("secret", "c=d")
+        assert request.extensions["timeout"]["read"] == 3
+
+
+def test_what_stands_after_the_subcommand_wins(
+    run: Callable[..., object], server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TENSORQUAY_URL", "environment:1")
+    run("load", "digits")
+    run("--url", "before:1", "--header", "a=1", "load", "digits", "--url", "after:1", "--header", "a=2")
+    first, second = server.requests
+    assert (first.url.host, first.extensions["timeout"]["read"]) == ("environment", 600)
+    assert (second.url.host, second.headers["a"]) == ("after", "2")
+
+
+def test_json_of_one_model(run: Callable[..., object], capsys: pytest.CaptureFixture[str]) -> None:
+    run("--json", "show", "digits")
+    run("show", "digits", "--json")
+    first, second = capsys.readouterr().out.split("}\n{")
+    assert json.loads(first + "}") == json.loads("{" + second) == {"metadata": METADATA, "statistics": STATS}
+
+
+@pytest.mark.parametrize("header", ["secret", "=secret", "a b=secret", "a=secret\n"])
+def test_what_is_no_header_is_refused_and_not_repeated(run: Callable[..., object], header: str) -> None:
+    with pytest.raises(Exception, match="expected NAME=VALUE") as caught:
+        run("--header", header)
+    assert "secret" not in str(caught.value)
 
 
 def test_names_are_encoded_into_the_path(run: Callable[..., object], server: FakeServer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,10 @@ class Server:
         self.extensions = ["classification"]
         self.parameters: dict[str, Any] | None = {"image_range": {"string_value": "0,16"}}
         self.sent: dict[str, Any] = {}
+        self.secrets: set[str | None] = set()
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.secrets.add(request.headers.get("x-admin"))
         match request.url.path.removeprefix("/v2").split("/")[1:]:
             case []:
                 return httpx.Response(200, json={"name": "s", "version": "1", "extensions": self.extensions})
@@ -108,8 +110,9 @@ def server() -> Server:
 
 @pytest.fixture
 def run(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    def connect(url: str | None, *, use_grpc: bool, timeout_s: float) -> HttpClient:
-        return HttpClient(url or "h:1", transport=httpx.MockTransport(server), retry=Retry(attempts=1))
+    def connect(url: str | None, *, use_grpc: bool, timeout_s: float, headers: Mapping[str, str]) -> HttpClient:
+        transport = httpx.MockTransport(server)
+        return HttpClient(url or "h:1", headers=headers, transport=transport, retry=Retry(attempts=1))
 
     monkeypatch.setattr(cli, "_connect", connect)
     return lambda *arguments: CliRunner().invoke(cli.infer, list(map(str, arguments)))
@@ -252,8 +255,28 @@ def test_addresses_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TENSORQUAY_URL", "a:1")
     monkeypatch.setenv("TENSORQUAY_GRPC_URL", "b:2")
     for use_grpc, shown in ((False, "HttpClient('a:1')"), (True, "GrpcClient('b:2')")):
-        with cli._connect(None, use_grpc=use_grpc, timeout_s=1.0) as client:
+        with cli._connect(None, use_grpc=use_grpc, timeout_s=1.0, headers={}) as client:
             assert repr(client) == shown
+
+
+def test_a_header_goes_with_every_request(run: Callable[..., Result], server: Server) -> None:
+    assert run("digits", "--image", DIGIT, "--header", "X-Admin=a=b").exit_code == 0
+    assert server.secrets == {"a=b"}
+
+
+def test_a_header_becomes_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("tensorquay_client.grpc_client.GrpcClient", lambda _url, **rest: given.update(rest))
+    cli._connect("h:1", use_grpc=True, timeout_s=1.0, headers={"Triton-Grpc-Protocol-X-Admin": "Geheim"})
+    assert given["headers"] == {"triton-grpc-protocol-x-admin": "Geheim"}
+
+
+@pytest.mark.parametrize("header", ["secret", "=secret", "a b=secret", "a=secret\r\nb: c"])
+def test_what_is_no_header_is_a_wrong_use_and_not_repeated(run: Callable[..., Result], header: str) -> None:
+    result = run("digits", "--image", DIGIT, "--header", header)
+    assert result.exit_code == 2
+    assert "expected NAME=VALUE" in result.output
+    assert "secret" not in result.output
 
 
 @pytest.mark.parametrize(

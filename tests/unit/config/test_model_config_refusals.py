@@ -181,14 +181,14 @@ def test_a_field_that_cannot_be_served_is_refused_by_name(field: str) -> None:
         ),
         ("max_bach_size: 3", "max_bach_size", "did you mean 'max_batch_size'?"),
         ("input { name: 'x' dtype: TYPE_FP32 }", "dtype", "ModelInput has no such field"),
-        ("max_batch_size: 1 max_batch_size: 2", "(syntax)", "multiple"),
-        ("input { name: 'x' data_type: TYPE_FP33 }", "(syntax)", "TYPE_FP33"),
-        ("max_batch_size: 99999999999", "(syntax)", "out of range"),
-        ("max_batch_size: " + "9" * 5000, "(syntax)", ""),
-        ("name: 'unclosed", "(syntax)", ""),
-        ("name: '\\xff'", "(syntax)", "utf-8"),
-        ("[" * 50_000, "(syntax)", ""),
-        ("\ud800", "(syntax)", ""),
+        ("max_batch_size: 1 max_batch_size: 2", "(whole file)", "multiple"),
+        ("input { name: 'x' data_type: TYPE_FP33 }", "(whole file)", "TYPE_FP33"),
+        ("max_batch_size: 99999999999", "(whole file)", "out of range"),
+        ("max_batch_size: " + "9" * 5000, "(whole file)", ""),
+        ("name: 'unclosed", "(whole file)", ""),
+        ("name: '\\xff'", "(whole file)", "utf-8"),
+        ("[" * 50_000, "(whole file)", ""),
+        ("\ud800", "(whole file)", ""),
         (
             "parameters { key: 'a' value {} } parameters { key: 'a' value {} }",
             "parameters",
@@ -290,3 +290,38 @@ def test_the_name_must_be_the_folders() -> None:
     check_name(parse_pbtxt('name: "digits"'), "digits")
     with pytest.raises(ConfigRefused, match="'digits'"):
         check_name(parse_pbtxt('name: "digit"'), "digits")
+
+
+@pytest.mark.parametrize(
+    "text", ["input {\n name: 'x'\n", "input [\n { name: 'x' }\n", "dynamic_batching {", "max_batch_size:"]
+)
+def test_a_file_that_ends_too_early_says_so(text: str) -> None:
+    message = refusal(text).message
+    assert "the file ends inside a block or before a value; look for a missing '}' or ']'" in message
+    assert message.startswith("config.pbtxt line ")
+
+
+@pytest.mark.parametrize("text", ["input {", "= 3", "[" * 50_000, "name: 'x", "max_batch_size: -1"])
+def test_no_text_names_a_key_that_is_none(text: str) -> None:
+    message = refusal(text).message
+    assert "(whole file)" not in message
+    assert "(syntax)" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("input { name: 'x' data_type: FP32 }", "TYPE_FP32"),
+        ("input { name: 'x' data_type: int64 }", "TYPE_INT64"),
+        ("input { name: 'x' data_type: BYTES }", "TYPE_STRING"),
+        ("instance_group { kind: GPU }", "KIND_GPU"),
+        ("input { name: 'x' format: NCHW }", "FORMAT_NCHW"),
+    ],
+)
+def test_a_value_without_its_prefix_is_guessed(text: str, meant: str) -> None:
+    assert refusal(text).message.endswith(f"did you mean {meant}?")
+
+
+def test_the_same_guess_in_a_load_request() -> None:
+    with pytest.raises(ConfigRefused, match=r"FP32 is no value of DataType; did you mean TYPE_FP32\?"):
+        parse_json_config('{"input": [{"name": "x", "data_type": "FP32"}]}')

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from tensorquay.config.model import InstanceGroup, InstanceKind, ModelConfig, TensorConfig
+from tensorquay.config.model import (
+    ExecutionConfig,
+    InstanceGroup,
+    InstanceKind,
+    ModelConfig,
+    ProviderConfig,
+    TensorConfig,
+)
 from tensorquay.core.errors import InvariantViolation, ModelFailed, NotFound, Unavailable
 from tensorquay.core.ids import VersionId
 from tensorquay.core.messages import IndexEntry
@@ -88,6 +97,60 @@ def test_instances_that_cannot_be_are_refused_with_the_remedy(groups, gpus, text
         plan_instances(groups, gpus)
 
 
+def asks(*providers: str, fallback: bool = False) -> ExecutionConfig:
+    return ExecutionConfig(providers=tuple(map(ProviderConfig, providers)), allow_fallback=fallback)
+
+
+@pytest.mark.parametrize(
+    ("groups", "execution", "words"),
+    [
+        ((InstanceGroup(GPU, 2, name="g"),), asks(), "instance_group 'g': asks for a GPU, the runtime has no GPU: why"),
+        ((InstanceGroup(name="m_0", count=2),), asks("cuda", "cpu"), "providers cuda, cpu: ask for a GPU"),
+        ((InstanceGroup(count=2),), asks("cuda"), "execution providers cuda: ask for a GPU, .* no GPU: why"),
+        ((InstanceGroup(GPU, 2),), asks("cuda"), "instance_group 0: asks for a GPU"),
+        ((InstanceGroup(AUTO, 2, (0,)),), asks(), "asks for GPU 0"),
+        ((InstanceGroup(AUTO, 2),), asks("tensorrt", "cuda", "cpu"), "providers tensorrt, cuda, cpu: ask for a GPU"),
+    ],
+)
+def test_who_asks_for_a_gpu_gets_it_or_an_error_or_with_leave_the_cpu_and_a_sentence(groups, execution, words):
+    with pytest.raises(ModelFailed, match=words) as caught:
+        plan_instances(groups, (), execution, no_gpu_because="why and what to do")
+    assert "KIND_CPU" not in caught.value.message, "nobody wrote that"
+    assert "allow_fallback = true" in caught.value.message
+    assert "allow_provider_fallback" in caught.value.message
+    allowed = dataclasses.replace(execution, allow_fallback=True)
+    (planned,) = plan_instances(groups, (), allowed, no_gpu_because="why and what to do")
+    assert (planned.kind, planned.slots) == (CPU, 2)
+    assert re.search(words, planned.fallback)
+    assert planned.fallback.endswith("why and what to do; runs on the CPU (allow_fallback)")
+
+
+@pytest.mark.parametrize(
+    ("groups", "gpus", "execution", "kinds"),
+    [
+        ((), (), asks(fallback=True), [CPU]),
+        ((), (0,), asks("cuda", "cpu"), [GPU]),
+        ((), (0,), asks("cuda", "cpu", fallback=True), [GPU]),
+        ((), (0,), asks("cpu"), [CPU]),
+        ((), (0,), asks("openvino", "cpu"), [CPU]),
+        ((InstanceGroup(AUTO, 1, (0,)),), (0,), asks("openvino", "cpu"), [GPU]),
+        ((), (), asks("openvino", "cpu"), [CPU]),
+    ],
+)
+def test_a_list_of_providers_decides_what_auto_means(groups, gpus, execution, kinds):
+    planned = plan_instances(groups, gpus, execution)
+    assert [each.kind for each in planned] == kinds
+    assert all(each.fallback == "" for each in planned)
+
+
+def test_only_the_group_whose_gpu_is_missing_falls_back():
+    groups = (InstanceGroup(GPU, 1, (0,)), InstanceGroup(GPU, 2, (7,), "far"))
+    one, two = plan_instances(groups, (0,), asks(fallback=True))
+    assert one == PlannedSession(GPU, 0, 1)
+    assert (two.kind, two.slots) == (CPU, 2)
+    assert two.fallback.startswith("instance_group 'far': asks for GPU 7, the runtime has GPUs [0]")
+
+
 def labelled(name: str) -> ModelConfig:
     return ModelConfig(outputs=(TensorConfig("y", labels_file=name),))
 
@@ -153,14 +216,21 @@ def test_index_lines(rows, remarks, lines):
             [row(1, 1, State.UNAVAILABLE, "x", failed=True)],
             True,
             NotFound,
-            "Request for unknown model: 'm' has no available versions",
+            "Request for unknown model: 'm' has no available versions: x",
         ),
         (
             1,
             [row(1, 1, State.UNAVAILABLE, "x", failed=True)],
             True,
             Unavailable,
-            "Request for unknown model: 'm' version 1 is not at ready state",
+            "Request for unknown model: 'm' version 1 is not at ready state: x",
+        ),
+        (
+            1,
+            [row(1, 1, State.UNAVAILABLE, "x" * 5000, failed=True)],
+            True,
+            Unavailable,
+            f"Request for unknown model: 'm' version 1 is not at ready state: {'x' * 1000}…",
         ),
         (
             None,

@@ -31,8 +31,12 @@ async def test_other_modes_refuse_in_tritons_words(world, mode):
     manager = world.manager(mode)
     await manager.start()
     for request in (manager.load("m"), manager.unload("m")):
-        with pytest.raises(Unavailable, match="explicit model load / unload is not allowed if polling is enabled"):
+        with pytest.raises(Unavailable) as caught:
             await request
+        assert caught.value.message == (
+            "explicit model load / unload is not allowed if polling is enabled "
+            f"(the mode is {mode.value}; start with --model-control-mode=explicit)"
+        )
 
 
 async def test_only_named_models_are_loaded_at_start_and_the_index_names_the_others(world):
@@ -58,7 +62,14 @@ async def test_a_star_loads_everything_and_an_unknown_name_is_a_failure(world):
     assert manager.ready_versions("a") == manager.ready_versions("b") == (1,)
     other = world.manager(ControlMode.EXPLICIT, load_models=("nobody",))
     report = await other.start()
-    assert report.failed[0].problems == ("failed to load 'nobody', failed to poll from model repository",)
+    nobody = (
+        "failed to load 'nobody', failed to poll from model repository: "
+        "there is no folder 'nobody' in the model repository"
+    )
+    assert report.failed[0].problems == (nobody,)
+    with pytest.raises(InvalidArgument) as caught:
+        await other.load("nobody")
+    assert caught.value.message == nobody
     assert not other.ready(strict=True)
     assert other.ready(strict=False)
 
@@ -99,7 +110,7 @@ async def test_a_second_load_of_a_broken_model_fails_again_and_is_tried_again(wo
             await manager.load("m")
         assert len(world.backend.loads) == tries
     assert lines(manager, "m") == {"1": ("UNAVAILABLE", "corrupt")}
-    with pytest.raises(Unavailable, match="'m' version 1 is not at ready state"):
+    with pytest.raises(Unavailable, match="'m' version 1 is not at ready state: corrupt"):
         manager.lookup("m", 1)
     assert manager.ready(strict=True), "a failed request is no reason to take the server out of service"
     world.backend.fail_load = lambda _: None
@@ -315,3 +326,13 @@ async def test_the_same_model_in_two_repositories_is_unavailable(world, tmp_path
     await manager.start()
     with pytest.raises(InvalidArgument, match="is in model repositories 1 and 2"):
         await manager.load("m")
+
+
+async def test_what_a_configuration_says_without_effect_is_logged_once_per_load(world, caplog):
+    world.repo.drop("m", 1)
+    world.repo.config("m", 'parameters { key: "my_owner" value { string_value: "me" } }')
+    with caplog.at_level("INFO", "tensorquay.lifecycle"):
+        await started(world, "m")
+    (record,) = [each for each in caplog.records if "my_owner" in each.getMessage()]
+    assert record.levelname == "INFO"
+    assert "nothing here reads it" in record.getMessage()

@@ -10,10 +10,11 @@ import pytest
 
 from tensorquay.backends.api import GraphSignature, LoadRequest
 from tensorquay.config.model import ExecutionConfig, InstanceKind, WarmupData, WarmupInput, WarmupSample
+from tensorquay.config.rules import MAX_WARMUP_RUNS
 from tensorquay.core.datatypes import Array, DataType
 from tensorquay.core.errors import ModelFailed
 from tensorquay.core.signature import Signature, TensorSpec
-from tensorquay.lifecycle.warmup import INLINE_BELOW_NS, MAX_WARMUP_RUNS, WarmupReport, warm_up
+from tensorquay.lifecycle.warmup import INLINE_BELOW_NS, WarmupReport, warm_up
 from tensorquay.testing.fake_backend import FakeBackend
 from tensorquay.testing.manual_clock import ManualClock
 
@@ -135,7 +136,7 @@ def test_a_file_holds_one_element_for_the_whole_batch(bench):
     ("file", "content", "text"),
     [
         ("data", b"123", "expecting 8 bytes"),
-        ("missing", None, "cannot be followed"),
+        ("missing", None, "does not exist"),
         ("../secret", b"12345678", "not the name of a file"),
         ("", None, "not the name of a file"),
     ],

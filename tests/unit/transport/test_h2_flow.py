@@ -53,6 +53,15 @@ def test_with_a_window_of_0_headers_go_out_and_data_waits() -> None:
     assert peer.answer(stream).ended
 
 
+def test_many_small_answers_stop_at_the_connections_window() -> None:
+    peer = Peer(settings={f.INITIAL_WINDOW_SIZE: 2**20})
+    streams = [peer.call(b"9995", "/t.T/Big") for _ in range(8)]
+    assert sum(len(peer.answer(stream).data) for stream in streams) == 65_535
+    assert [peer.answer(stream).ended for stream in streams] == [True] * 6 + [False] * 2
+    peer.send(f.window_update(0, 2**20))
+    assert all(peer.answer(stream).ended for stream in streams)
+
+
 def test_refusals_need_no_window() -> None:
     peer = Peer(settings={f.INITIAL_WINDOW_SIZE: 0})
     assert peer.answer(peer.call(b"hi", "/none")).ended
@@ -99,6 +108,16 @@ def test_large_answers_take_turns() -> None:
     last_of_first = len(order) - 1 - order[::-1].index(streams[0])
     assert max(firsts) < last_of_first, "no answer waits for another one to end"
     assert all(peer.answer(stream).ended for stream in streams)
+
+
+def test_streams_that_had_to_wait_for_a_turn_of_the_loop_go_first_in_the_next() -> None:
+    peer = Peer(settings={f.INITIAL_WINDOW_SIZE: 2**24})
+    streams = [peer.call(b"2000000", "/t.T/Big") for _ in range(8)]
+    peer.frames.clear()
+    peer.send(f.window_update(0, 2**26))
+    order = [x.stream_id for x in peer.frames if isinstance(x, hf.DataFrame)]
+    shares = [stream for stream, before in zip(order, [0, *order], strict=False) if stream != before]
+    assert sorted(shares[:8]) == streams, "everybody sends once before anybody sends twice"
 
 
 def test_a_small_answer_overtakes_large_ones_that_wait_for_their_own_windows() -> None:
@@ -202,18 +221,21 @@ def test_more_than_the_connections_window_is_an_error_of_the_connection() -> Non
     assert peer.goaway == E.FLOW_CONTROL_ERROR
 
 
-def test_what_a_call_does_not_take_opens_no_window_until_it_does() -> None:
+@pytest.mark.parametrize("frame", [1000, 2**20])
+def test_what_a_call_does_not_take_opens_no_window_until_it_does(frame: int) -> None:
     chat = Chat(holds_after=1)
-    peer = Peer(H2Limits(stream_window=70_000, connection_window=140_000), routes={"/t.T/Chat": chat})
+    peer = Peer(H2Limits(stream_window=70_000, connection_window=70_000), routes={"/t.T/Chat": chat})
     stream = peer.open(peer.with_((":path", "/t.T/Chat")))
-    peer.data(stream, prefixed(b"first"), end=False)
-    peer.data(stream, b"".join(prefixed(b"%05d" % i) for i in range(6000)), end=False)
-    assert (chat.got, updates(peer, stream)) == ([b"first"], [])
+    data = b"".join(prefixed(b"%05d" % number) for number in range(6000))
+    for start in range(0, len(data), frame):
+        peer.data(stream, data[start : start + frame], end=False)
+    assert (chat.got, updates(peer, stream), updates(peer, 0)[1:]) == ([b"00000"], [], [])
     chat.holds_after = 0
     peer.connection.calls[stream].go_on()
     peer.turn()
-    assert chat.got == [b"first", *(b"%05d" % i for i in range(6000))]
-    assert updates(peer, stream)
+    assert chat.got == [b"%05d" % number for number in range(6000)]
+    assert updates(peer, stream) == [60_000]
+    assert updates(peer, 0)[1:] == [60_000]
     assert peer.connection._waiting == 0
 
 

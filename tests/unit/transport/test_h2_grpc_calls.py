@@ -137,16 +137,16 @@ def test_the_same_headers_are_read_once_and_only_while_the_table_stands_still() 
 
 def test_an_index_that_has_moved_is_not_taken_for_what_it_was() -> None:
     peer = Peer()
-    insert = b"\x40\x05:path\x09/t.T/Echo"
-    rest = b"\x83\x86\x5f\x10application/grpc"
-    peer.send(f.frame(f.HEADERS, 4, 1, b"\x83\x86" + insert + b"\x0f\x10\x10application/grpc"))
-    again = b"\x83\x86\xbe\x0f\x10\x10application/grpc"  # path by index 62
-    peer.send(f.frame(f.HEADERS, 4, 3, again))
-    peer.send(f.frame(f.HEADERS, 4, 5, again))
-    peer.data(5, prefixed(b"x"))
-    assert peer.answer(5).messages == [b"x"]
-    peer.send(f.frame(f.HEADERS, 5, 7, b"\x83\x86\x40\x05:path\x05/none" + rest[2:]))
-    peer.send(f.frame(f.HEADERS, 5, 9, b"\x83\x86\xbf\x0f\x10\x10application/grpc"))  # now 63 is /none
+    kind = b"\x0f\x10\x10application/grpc"
+    learn = b"\x40\x05:path"
+    by_index = b"\x83\x86\xbe" + kind  # whatever was learnt last
+    peer.send(f.frame(f.HEADERS, f.END_HEADERS, 1, b"\x83\x86" + learn + b"\x09/t.T/Echo" + kind))
+    for stream in (3, 5):
+        peer.send(f.frame(f.HEADERS, f.END_HEADERS, stream, by_index))
+        peer.data(stream, prefixed(b"x"))
+        assert peer.answer(stream).messages == [b"x"]
+    peer.send(f.frame(f.HEADERS, f.END_HEADERS | f.END_STREAM, 7, b"\x83\x86" + learn + b"\x05/none" + kind))
+    peer.send(f.frame(f.HEADERS, f.END_HEADERS | f.END_STREAM, 9, by_index))
     assert "/none" in peer.answer(9).text
 
 

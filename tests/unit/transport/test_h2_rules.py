@@ -277,6 +277,24 @@ def test_5_1_after_our_reset_frames_are_ignored_and_hpack_goes_on(peer: Peer) ->
     assert "no method /none" in peer.answer(answered).text, "the table followed what the ignored block taught"
 
 
+def test_5_1_a_whole_second_message_after_the_end_is_not_served() -> None:
+    later = Later()
+    peer = Peer(routes={"/t.T/Later": later})
+    stream = peer.call(b"x", "/t.T/Later")
+    peer.data(stream, prefixed(b"again"))
+    assert peer.answer(stream).reset == E.STREAM_CLOSED
+    assert len(later.calls) == 1
+    assert later.gone_calls == 1
+
+
+def test_5_1_1_an_even_stream_is_an_error_for_remembered_headers_too(peer: Peer) -> None:
+    for _ in range(3):
+        peer.call(b"x")
+    (block,) = peer.connection._heads
+    peer.send(f.frame(f.HEADERS, f.END_HEADERS, 100, block))
+    assert peer.goaway == E.PROTOCOL_ERROR
+
+
 def test_5_1_window_update_and_rst_stream_on_a_closed_stream_are_no_error(peer: Peer) -> None:
     finished(f.window_update(1, 5), f.frame(f.RST_STREAM, 0, 1, bytes(4)), f.frame(f.PRIORITY, 0, 1, bytes(5)))(peer)
     assert not peer.goaways

@@ -128,6 +128,11 @@ def test_a_list_that_is_too_large_is_read_to_its_end_so_the_table_stays_right() 
     assert decoder.decode(encoder.encode([("x-later", "learnt")])) == [(b"x-later", b"learnt")]
 
 
+def test_a_size_update_after_a_field_too_large_to_keep_is_still_too_late() -> None:
+    with pytest.raises(HpackError, match="must come first"):
+        Decoder(10).decode(b"\x00\x01x\x01y\x20")
+
+
 def test_a_bomb_of_references_is_not_unpacked() -> None:
     decoder = Decoder(16_384)
     decoder.decode(b"\x40\x01a\x7f\xa1\x1e" + b"v" * 4000)

@@ -21,11 +21,9 @@ from tensorquay.backends.onnxruntime.exchange import Exchange
 from tensorquay.backends.onnxruntime.graph import Inspection, inspect_file
 from tensorquay.backends.onnxruntime.model_file import find_model
 from tensorquay.backends.onnxruntime.options import Threads, plan_threads, run_options, session_options
-from tensorquay.backends.onnxruntime.providers import Choice, Provider
+from tensorquay.backends.onnxruntime.providers import ON_NVIDIA, Choice, Provider
 from tensorquay.backends.onnxruntime.runtime import (
     CPU,
-    CUDA,
-    TENSORRT,
     Machine,
     import_runtime,
     preload,
@@ -33,6 +31,7 @@ from tensorquay.backends.onnxruntime.runtime import (
     why_not_attached,
 )
 from tensorquay.backends.onnxruntime.session import Native, OnnxSession
+from tensorquay.config.model import InstanceKind
 from tensorquay.core.errors import ModelFailed
 
 _REMEMBERED = 64
@@ -69,6 +68,11 @@ class OnnxRuntimeBackend:
     def gpus(self) -> tuple[int, ...]:
         """See `Backend.gpus`."""
         return tuple(range(self._machine.gpus))
+
+    @property
+    def no_gpu_because(self) -> str:
+        """See `Backend.no_gpu_because`."""
+        return providers.why_no_gpu(self._machine)
 
     @property
     def version(self) -> str:
@@ -121,7 +125,7 @@ class OnnxRuntimeBackend:
         self, path: Path, request: LoadRequest, choice: Choice, threads: Threads, secrets: tuple[str, ...]
     ) -> tuple[Any, list[str]]:
         """A native session with the providers of `choice`, or with the CPU alone and a note where that is allowed."""
-        if any(provider.name in {CUDA, TENSORRT} for provider in choice.providers):
+        if any(provider.name in ON_NVIDIA for provider in choice.providers):
             with self._lock:
                 if not self._preloaded:
                     preload(self._runtime)
@@ -171,7 +175,8 @@ class OnnxRuntimeBackend:
                 notes += (f"{providers.short_name(name)} attached and took none of the {sum(nodes.values())} nodes",)
         if len(self._machine.wheels) > 1:
             notes += (f"{' and '.join(self._machine.wheels)} are both installed and overwrite each other: keep one",)
-        return Placement(attached, threads.intra_op, threads.inter_op, nodes, notes)
+        kind = InstanceKind.GPU if ON_NVIDIA.intersection(attached) else InstanceKind.CPU
+        return Placement(attached, threads.intra_op, threads.inter_op, nodes, notes, kind)
 
 
 def _count_nodes(session: Any) -> dict[str, int]:

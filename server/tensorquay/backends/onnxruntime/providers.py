@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from tensorquay.backends.api import LoadRequest
 from tensorquay.backends.onnxruntime.runtime import CPU, CUDA, OPENVINO, TENSORRT, Machine
 from tensorquay.config.model import InstanceKind
+from tensorquay.config.refusal import ALLOW_FALLBACK
 from tensorquay.core.errors import ModelFailed
 
 SHORT_NAMES = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT, "openvino": OPENVINO}
 """What configurations write → what ONNX Runtime calls it. Any other name is passed through as it is."""
 
-_ON_NVIDIA = frozenset({CUDA, TENSORRT})
+ON_NVIDIA = frozenset({CUDA, TENSORRT})
+"""Providers that need an NVIDIA GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def choose(request: LoadRequest, machine: Machine) -> Choice:
     wanted = _named(request)
     notes: list[str] = []
     if request.kind is InstanceKind.CPU:
-        wanted = _only_cpu(wanted, notes)
+        _refuse_gpu(wanted)
     elif request.kind is InstanceKind.GPU:
         wanted = _with_gpu(wanted)
     elif not wanted:
@@ -75,8 +77,17 @@ def missing(choice: Choice, attached: Sequence[str]) -> tuple[str, ...]:
 def refusal(trouble: str) -> ModelFailed:
     """The error for a provider that cannot be had."""
     return ModelFailed(
-        f"{trouble}. Repair that, or choose other providers, or allow falling back to the CPU "
-        "(config.toml: execution.allow_fallback = true; config.pbtxt: parameter allow_provider_fallback)"
+        f"{trouble}. Repair that, or choose other providers, or allow falling back to the CPU ({ALLOW_FALLBACK})"
+    )
+
+
+def why_no_gpu(machine: Machine) -> str:
+    """Why no model can run on a GPU here and what to do about it, as a clause; empty when one can."""
+    if machine.gpus:
+        return ""
+    return _not_built(CUDA, machine) or (
+        "this process sees no NVIDIA GPU (driver missing, not passed to the container, or hidden by "
+        "CUDA_VISIBLE_DEVICES)"
     )
 
 
@@ -95,22 +106,18 @@ def _named(request: LoadRequest) -> list[Provider]:
     return list(found.values())
 
 
-def _only_cpu(wanted: list[Provider], notes: list[str]) -> list[Provider]:
-    left = [provider for provider in wanted if provider.name not in _ON_NVIDIA]
-    dropped = [short_name(provider.name) for provider in wanted if provider.name in _ON_NVIDIA]
-    if dropped and not left:
+def _refuse_gpu(wanted: list[Provider]) -> None:
+    if any(provider.name in ON_NVIDIA for provider in wanted):
+        listed = ", ".join(short_name(provider.name) for provider in wanted)
         raise ModelFailed(
-            f"the instance group says KIND_CPU and the providers are {', '.join(dropped)}: these contradict each other"
+            f"the instance group says KIND_CPU and the providers are {listed}: these contradict each other"
         )
-    if dropped:
-        notes.append(f"{', '.join(dropped)} not used: this instance is KIND_CPU")
-    return left
 
 
 def _with_gpu(wanted: list[Provider]) -> list[Provider]:
     names = [provider.name for provider in wanted]
     if names == [CPU]:
-        raise ModelFailed("the instance group says KIND_GPU and the only provider is cpu: these contradict each other")
+        raise ModelFailed("the instance group asks for a GPU and the only provider is cpu: these contradict each other")
     if CUDA not in names:
         # What TensorRT cannot run belongs on the same GPU, not on the CPU.
         at = names.index(CPU) if CPU in names else len(names)
@@ -130,16 +137,11 @@ def _best(request: LoadRequest, machine: Machine, notes: list[str]) -> list[Prov
 
 def _unavailable(provider: Provider, request: LoadRequest, machine: Machine) -> str | None:
     """Why `provider` cannot even be asked for, or None."""
-    short = short_name(provider.name)
-    if provider.name not in machine.available:
-        has = ", ".join(short_name(name) for name in machine.available)
-        trouble = f"execution provider '{short}' is not in this build of ONNX Runtime, which has {has}"
-        if len(machine.wheels) > 1:
-            return f"{trouble}; {' and '.join(machine.wheels)} are both installed and overwrite each other: keep one"
-        if provider.name in _ON_NVIDIA:
-            return f"{trouble}; install the GPU build: pip uninstall onnxruntime; pip install 'tensorquay[gpu]'"
+    trouble = _not_built(provider.name, machine)
+    if trouble:
         return trouble
-    if provider.name in _ON_NVIDIA:
+    short = short_name(provider.name)
+    if provider.name in ON_NVIDIA:
         device = provider.options.get("device_id", str(request.device_id))
         if machine.gpus == 0:
             return f"execution provider '{short}' needs an NVIDIA GPU and this process sees none"
@@ -148,8 +150,21 @@ def _unavailable(provider: Provider, request: LoadRequest, machine: Machine) -> 
     return None
 
 
+def _not_built(provider: str, machine: Machine) -> str:
+    """That this build lacks `provider`, and what to install; empty when it has it."""
+    if provider in machine.available:
+        return ""
+    has = ", ".join(short_name(name) for name in machine.available)
+    trouble = f"execution provider '{short_name(provider)}' is not in this build of ONNX Runtime, which has {has}"
+    if len(machine.wheels) > 1:
+        return f"{trouble}; {' and '.join(machine.wheels)} are both installed and overwrite each other: keep one"
+    if provider in ON_NVIDIA:
+        return f"{trouble}; install the GPU build: pip uninstall onnxruntime; pip install 'tensorquay[gpu]'"
+    return trouble
+
+
 def _placed(provider: Provider, request: LoadRequest) -> Provider:
     """`provider` with the instance's GPU, unless its own options name one."""
-    if provider.name not in _ON_NVIDIA or "device_id" in provider.options:
+    if provider.name not in ON_NVIDIA or "device_id" in provider.options:
         return provider
     return Provider(provider.name, {**provider.options, "device_id": str(request.device_id)})
