@@ -339,9 +339,12 @@ async def test_aio_stream(server: RunningServer) -> None:
         got = [pair async for pair in stranger.client.stream_infer(requests())]
     finally:
         await stranger.client.close()
-    assert [error is not None for _, error in got] == [False, True, False]
-    assert_simple(got[0][0], a, b)
-    assert_simple(got[2][0], a, b)
+    # Answers of different requests may overtake each other.
+    assert sum(error is not None for _, error in got) == 1
+    right = [result for result, error in got if error is None]
+    assert len(right) == 2
+    for result in right:
+        assert_simple(result, a, b)
 
 
 async def test_aio_cancellation_leaves_the_queue(zoo: RunningServer) -> None:
