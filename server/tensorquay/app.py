@@ -16,6 +16,7 @@ import re
 import select
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -101,7 +102,18 @@ def run(config: ServerConfig) -> int:
     if logs.stuck:
         # The interpreter would wait for that thread's lock on standard error.
         os._exit(code)
+    _give_up_broken_streams()
     return code
+
+
+def _give_up_broken_streams() -> None:
+    """What a closed pipe never took must not decide the exit status: Python flushes again at its end and says 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
