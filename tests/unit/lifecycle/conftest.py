@@ -93,7 +93,8 @@ class World:
     async def until(self, holds: Callable[[], bool]) -> None:
         """Let threads and the loop go on until `holds`; the test's own time-out bounds it."""
         while not holds():
-            await asyncio.sleep(0)
+            # Not 0: a loop that never blocks may keep the interpreter from the threads it waits for.
+            await asyncio.sleep(0.001)
 
     async def looked(self, manager: ModelManager) -> None:
         """One look, and everything that followed from it."""
