@@ -6,7 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.support.serving import RunningServer, start
+
+# Time never decides a test: a busy machine draws slowly.
+settings.register_profile("tensorquay", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tensorquay")
 
 REPOSITORY = Path(__file__).parent.parent / "model_repo"
 
