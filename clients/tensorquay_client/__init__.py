@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
     from tensorquay_client.retry import NO_RETRY, Retry
     from tensorquay_client.tensors import Tensor
+    from tensorquay_client.tls import Tls
 
 __all__ = [
     "NO_RETRY",
@@ -70,6 +71,7 @@ __all__ = [
     "ServerMetadata",
     "Tensor",
     "TensorMetadata",
+    "Tls",
     "Unavailable",
     "Unimplemented",
 ]
@@ -80,6 +82,7 @@ _HOMES = {
     "messages": ("ClassScore", "InferResult", "ModelMetadata", "RepositoryEntry", "ServerMetadata", "TensorMetadata"),
     "retry": ("NO_RETRY", "Retry"),
     "tensors": ("Tensor",),
+    "tls": ("Tls",),
 }
 
 

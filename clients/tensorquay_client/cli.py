@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from tensorquay_client.api import Client
     from tensorquay_client.messages import ModelMetadata, TensorMetadata
     from tensorquay_client.tensors import TensorLike
+    from tensorquay_client.tls import Tls
 
 _CLASSES_OF_AN_IMAGE = 3
+_FILE = click.Path(path_type=Path)
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([\t\x20-\x7e]*)")
 
 
@@ -66,6 +68,10 @@ def _read_headers(_ctx: click.Context, _parameter: click.Parameter, given: Seque
     callback=_read_headers,
     help="HTTP header or gRPC metadata sent with every request; repeatable.",
 )
+@click.option("--ca", type=_FILE, metavar="FILE", help="https, grpcs: whom to trust instead of the usual, in PEM.")
+@click.option("--cert", type=_FILE, metavar="FILE", help="https, grpcs: our own certificate, in PEM.")
+@click.option("--key", type=_FILE, metavar="FILE", help="The key of --cert, if it is in a file of its own.")
+@click.option("--insecure", is_flag=True, help="https: believe any server; for trials only.")
 @click.option("--grpc", "use_grpc", is_flag=True, help="Use gRPC instead of HTTP.")
 @click.option(
     "--scale",
@@ -97,6 +103,10 @@ def infer(
     version: str,
     url: str | None,
     headers: Mapping[str, str],
+    ca: Path | None,
+    cert: Path | None,
+    key: Path | None,
+    insecure: bool,
     use_grpc: bool,
     scale: str | None,
     invert: bool,
@@ -113,11 +123,13 @@ def infer(
     from tensorquay_client.cli_output import as_json as to_json  # noqa: PLC0415 - `--help` stays instant
     from tensorquay_client.cli_output import print_tables  # noqa: PLC0415
     from tensorquay_client.errors import ClientError  # noqa: PLC0415
+    from tensorquay_client.tls import Tls  # noqa: PLC0415
 
     if not images and not inputs:
         raise click.UsageError("nothing to send: give --image FILE or --input FILE")
     try:
-        with _connect(url, use_grpc=use_grpc, timeout_s=timeout_s, headers=headers) as client:
+        tls = Tls(ca, cert, key, insecure) if ca or cert or key or insecure else None
+        with _connect(url, use_grpc=use_grpc, timeout_s=timeout_s, headers=headers, tls=tls) as client:
             metadata = client.model_metadata(model, version or None)
             tensors = _tensors(client, metadata, version, images, inputs, scale=scale, invert=invert)
             classes = _classes(client, metadata, top, by_default=bool(images))
@@ -137,7 +149,9 @@ def infer(
         raise click.ClickException(exc.message) from exc
 
 
-def _connect(url: str | None, *, use_grpc: bool, timeout_s: float, headers: Mapping[str, str]) -> Client:
+def _connect(
+    url: str | None, *, use_grpc: bool, timeout_s: float, headers: Mapping[str, str], tls: Tls | None = None
+) -> Client:
     """A client for the address given, in the environment, or by default."""
     if use_grpc:
         from tensorquay_client.grpc_client import GrpcClient  # noqa: PLC0415
@@ -147,10 +161,13 @@ def _connect(url: str | None, *, use_grpc: bool, timeout_s: float, headers: Mapp
             timeout_s=timeout_s,
             # Names of metadata are lower case.
             headers={name.lower(): value for name, value in headers.items()},
+            tls=tls,
         )
     from tensorquay_client.http_client import HttpClient  # noqa: PLC0415
 
-    return HttpClient(url or os.environ.get("TENSORQUAY_URL") or "localhost:8000", timeout_s=timeout_s, headers=headers)
+    return HttpClient(
+        url or os.environ.get("TENSORQUAY_URL") or "localhost:8000", timeout_s=timeout_s, headers=headers, tls=tls
+    )
 
 
 def _tensors(

@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 from tensorquay_client.api import AsyncClient, Client
+from tensorquay_client.errors import InvalidArgument
 from tensorquay_client.grpc_codec import LARGEST_MESSAGE, GrpcCodec
-from tensorquay_client.grpc_transport import AsyncGrpcTransport, GrpcOptions, GrpcTransport
+from tensorquay_client.grpc_transport import AsyncGrpcTransport, GrpcOptions, GrpcTransport, ssl_credentials
 from tensorquay_client.retry import Retry
+from tensorquay_client.tls import Tls
 from tensorquay_client.url import grpc_target
 
 
@@ -24,11 +26,12 @@ class GrpcClient(Client):
         retry: when to try again.
         headers: metadata sent with every call, e.g. authorization.
         compression: "gzip" or "deflate" for messages to the server.
-        credentials: `grpc.ChannelCredentials` for TLS with own certificates.
+        tls: certificates for "grpcs://…".
+        credentials: instead of `tls`, `grpc.ChannelCredentials`.
         max_message_bytes: longest message sent or accepted.
         keepalive_s: ping an idle connection this often, for balancers that forget it.
         sleep: how pauses between tries are made; for tests.
-    Raises: InvalidArgument if `url` is no address.
+    Raises: InvalidArgument if `url` is no address, or `tls` does not go with it.
     """
 
     def __init__(
@@ -40,23 +43,24 @@ class GrpcClient(Client):
         retry: Retry = Retry(),  # noqa: B008 - frozen
         headers: Mapping[str, str] | None = None,
         compression: Literal["gzip", "deflate"] | None = None,
+        tls: Tls | None = None,
         credentials: Any = None,
         max_message_bytes: int = LARGEST_MESSAGE,
         keepalive_s: float | None = None,
         proxy_from_env: bool = False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        target, secure = grpc_target(url)
         options = GrpcOptions(
             connect_timeout_s,
             max_message_bytes,
             dict(headers or {}),
-            credentials,
+            _credentials(url, tls, credentials, secure=secure),
             compression,
             proxy_from_env,
             keepalive_s,
         )
-        target, tls = grpc_target(url)
-        carrier = GrpcTransport(target, options, tls=tls)
+        carrier = GrpcTransport(target, options, tls=secure)
         super().__init__(url, GrpcCodec(), carrier, timeout_s=timeout_s, retry=retry, sleep=sleep)
 
 
@@ -72,21 +76,33 @@ class AsyncGrpcClient(AsyncClient):
         retry: Retry = Retry(),  # noqa: B008 - frozen
         headers: Mapping[str, str] | None = None,
         compression: Literal["gzip", "deflate"] | None = None,
+        tls: Tls | None = None,
         credentials: Any = None,
         max_message_bytes: int = LARGEST_MESSAGE,
         keepalive_s: float | None = None,
         proxy_from_env: bool = False,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        target, secure = grpc_target(url)
         options = GrpcOptions(
             connect_timeout_s,
             max_message_bytes,
             dict(headers or {}),
-            credentials,
+            _credentials(url, tls, credentials, secure=secure),
             compression,
             proxy_from_env,
             keepalive_s,
         )
-        target, tls = grpc_target(url)
-        carrier = AsyncGrpcTransport(target, options, tls=tls)
+        carrier = AsyncGrpcTransport(target, options, tls=secure)
         super().__init__(url, GrpcCodec(), carrier, timeout_s=timeout_s, retry=retry, sleep=sleep)
+
+
+def _credentials(url: str, tls: Tls | None, credentials: Any, *, secure: bool) -> Any:
+    """`grpc.ChannelCredentials`, or None for gRPC's own."""
+    if tls is None:
+        return credentials
+    if credentials is not None:
+        raise InvalidArgument("tls and credentials say the same thing; give one of them")
+    if not secure:
+        raise InvalidArgument(f"tls is for grpcs:// addresses, and {url} is none")
+    return ssl_credentials(tls)

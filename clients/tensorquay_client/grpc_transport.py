@@ -16,6 +16,7 @@ import grpc.aio
 from tensorquay_client.calls import Call, Reply
 from tensorquay_client.errors import ConnectionFailed
 from tensorquay_client.grpc_codec import LARGEST_MESSAGE
+from tensorquay_client.tls import Tls
 
 _NOT_SENT = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
 _BROKEN = ("socket closed", "connection reset", "broken pipe", "stream removed", "connection closed", "goaway")
@@ -66,6 +67,15 @@ class GrpcOptions:
             credentials = self.credentials or grpc.ssl_channel_credentials()
             return module.secure_channel(target, credentials, self.channel_options(), compression)
         return module.insecure_channel(target, self.channel_options(), compression)
+
+
+def ssl_credentials(tls: Tls) -> Any:
+    """`tls` as gRPC wants it.
+
+    Raises: InvalidArgument.
+    """
+    authorities, key, certificate = tls.pem()
+    return grpc.ssl_channel_credentials(authorities, key, certificate)
 
 
 class GrpcTransport:

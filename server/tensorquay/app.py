@@ -1,4 +1,4 @@
-"""Composition root: the only file that names concrete classes, and the order in which they start and stop.
+"""Composition root: with `doors.py` the only file that names concrete classes; the order in which they start and stop.
 
 Start: logs, ports (a taken one is said at once), doors (so that probes are answered while models load), models. Stop,
 in reverse: not ready and nothing new, answer what was accepted, doors, models, traces, logs. The first signal begins
@@ -12,38 +12,33 @@ import contextlib
 import logging
 import os
 import platform
-import re
 import select
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 
 from tensorquay import __version__
 from tensorquay.backends.api import Backend
 from tensorquay.backends.registry import DEFAULT, BackendRegistry
-from tensorquay.banner import Doors, banner
+from tensorquay.banner import banner
 from tensorquay.batching.batcher import Batcher
 from tensorquay.config.effective import Defaults
 from tensorquay.config.model import ModelConfig
 from tensorquay.config.resources import cpu_budget
-from tensorquay.config.server import GrpcTransport, HttpTransport, RestrictedKey, ServerConfig
+from tensorquay.config.server import ServerConfig
+from tensorquay.config.surroundings import user_cache
 from tensorquay.core.clock import SystemClock
+from tensorquay.core.collector import relax
 from tensorquay.core.errors import ServingError
 from tensorquay.core.messages import ServerMetadata
+from tensorquay.doors import OpenDoors
 from tensorquay.engine import AdmissionLimits, InferenceEngine
-from tensorquay.grpc_api import infer as grpc_infer
-from tensorquay.grpc_api.aio_server import GrpcServer
-from tensorquay.grpc_api.control import control_methods
-from tensorquay.grpc_api.native_server import NativeGrpcServer
-from tensorquay.http_api import infer as http_infer
-from tensorquay.http_api.control import control_app
-from tensorquay.http_api.door import HttpDoor
-from tensorquay.http_api.hot import HotRoutes
-from tensorquay.http_api.metrics import MetricsDoor
+from tensorquay.importing.cache import ImportCache
+from tensorquay.importing.command import ImportLimits
+from tensorquay.importing.service import ImportService
 from tensorquay.lifecycle.fleet import Fleet
+from tensorquay.lifecycle.imports import ImportsModels, NoImports
 from tensorquay.lifecycle.loader import Loader
 from tensorquay.lifecycle.manager import ModelManager
 from tensorquay.lifecycle.settings import LifecycleSettings, StartReport
@@ -54,9 +49,7 @@ from tensorquay.telemetry.logs import Logs
 from tensorquay.telemetry.prometheus import Metrics, VersionState
 from tensorquay.telemetry.statistics import StatisticsTable
 from tensorquay.telemetry.tracing import TraceRecorder
-from tensorquay.transport.asgi import AsgiServer
-from tensorquay.transport.h1_server import H1Limits, H1Server
-from tensorquay.transport.listen import bind, port_of
+from tensorquay.transport.event_loop import loop_factory
 
 _log = logging.getLogger("tensorquay")
 
@@ -94,8 +87,9 @@ def run(config: ServerConfig) -> int:
     except OSError as error:
         _complain(f"cannot write the log file '{config.log_file}': {error.strerror or error}")
         return 1
+    relax()
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             code = runner.run(_Server(config, logs).serve())
     finally:
         logs.close()
@@ -116,15 +110,6 @@ def _give_up_broken_streams() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop  # noqa: PLC0415  optional: 10 % cheaper per request, not on every platform
-    except ImportError:
-        return None
-    factory: type[asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
 def _complain(sentence: str) -> None:
     _tell(2, f"tensorquay: {sentence}\n")
 
@@ -141,16 +126,6 @@ def _tell(descriptor: int, text: str) -> None:
             data = data[os.write(descriptor, data[: select.PIPE_BUF]) :]
     except OSError:
         return  # closed, or full: nobody is there to be told
-
-
-@dataclass(slots=True)
-class _Ports:
-    """Bound sockets, and doors open behind them."""
-
-    http: socket.socket | None = None
-    metrics: socket.socket | None = None
-    servers: list[AsgiServer | H1Server] = field(default_factory=list)
-    grpc: GrpcServer | NativeGrpcServer | None = None
 
 
 class _Server:
@@ -180,17 +155,17 @@ class _Server:
             log_settings=LogSettings(logs),
             strict_readiness=config.strict_readiness,
         )
-        self._ports = _Ports()
+        self._doors = OpenDoors(config, self._engine, clock=self._clock)
 
     async def serve(self) -> int:
         """The whole life, in order."""
         stopping = asyncio.Event()
         with self._signals(stopping):
             try:
-                await self._open()
+                await self._doors.open(self._metrics().render)
             except ServingError as error:
                 _complain(error.message)
-                await self._shut_doors(0)
+                await self._doors.shut(0)
                 return 1
             starting = asyncio.ensure_future(self._manager.start())
             stop_asked = asyncio.ensure_future(stopping.wait())
@@ -221,6 +196,7 @@ class _Server:
             self._statistics,
             clock=self._clock,
             load_threads=config.model_load_thread_count,
+            importer=_importer(config),
         )
         settings = LifecycleSettings(
             mode=config.model_control_mode,
@@ -234,75 +210,6 @@ class _Server:
         name = declared.backend or declared.platform.removesuffix("_onnx") or DEFAULT
         return self._registry.get(name)
 
-    async def _open(self) -> None:
-        """Bind every port, then open the doors.
-
-        Raises: PortTaken, before anything is served.
-        """
-        config, ports = self._config, self._ports
-        if config.allow_http:
-            ports.http = bind(config.http_host, config.http_port, what="HTTP")
-        if config.allow_metrics:
-            ports.metrics = bind(config.metrics_host, config.metrics_port, what="metrics")
-        if config.allow_grpc:
-            ports.grpc = self._grpc_server()
-            await ports.grpc.start()
-        if ports.http is not None:
-            ports.servers.append(self._http_server(ports.http))
-        if ports.metrics is not None:
-            ports.servers.append(AsgiServer(MetricsDoor(self._metrics().render), ports.metrics))
-        for server in ports.servers:
-            await server.start()
-
-    def _http_server(self, bound: socket.socket) -> AsgiServer | H1Server:
-        config = self._config
-        pattern = config.http_header_forward_pattern
-        infer = http_infer.InferHandler(
-            self._engine,
-            max_body_bytes=config.http_max_input_size,
-            forward_headers=re.compile(pattern, re.IGNORECASE) if pattern else None,
-        )
-        hot = HotRoutes(self._engine, infer, restricted=_pairs(config.http_restricted_api))
-        door = HttpDoor(
-            hot,
-            control_app(self._engine, max_body_bytes=config.http_max_input_size),
-            clock=self._clock,
-            max_body_bytes=config.http_max_input_size,
-            max_receiving_bytes=config.max_inflight_bytes,
-            access_log=config.access_log,
-        )
-        if config.http_transport is HttpTransport.ASGI:
-            return AsgiServer(door, bound)
-        limits = H1Limits(max_body_bytes=config.http_max_input_size, max_receiving_bytes=config.max_inflight_bytes)
-        return H1Server(hot, door, bound, clock=self._clock, limits=limits, access_log=config.access_log)
-
-    def _grpc_server(self) -> GrpcServer | NativeGrpcServer:
-        config = self._config
-        pattern = config.grpc_header_forward_pattern
-        infer = grpc_infer.InferHandler(
-            self._engine, forward_metadata=re.compile(pattern, re.IGNORECASE) if pattern else None
-        )
-        restricted = _pairs(config.grpc_restricted_protocol)
-        if config.grpc_transport is GrpcTransport.GRPCIO:
-            return GrpcServer(
-                self._engine,
-                infer,
-                control_methods(self._engine),
-                host=config.grpc_host,
-                port=config.grpc_port,
-                restricted=restricted,
-                max_message_bytes=config.grpc_max_message_size,
-            )
-        return NativeGrpcServer(
-            self._engine,
-            infer,
-            control_methods(self._engine),
-            bound=bind(config.grpc_host, config.grpc_port, what="gRPC"),
-            restricted=restricted,
-            max_message_bytes=config.grpc_max_message_size,
-            max_receiving_bytes=config.max_inflight_bytes,
-        )
-
     def _metrics(self) -> Metrics:
         admission = self._engine.admission
         return Metrics(
@@ -314,6 +221,7 @@ class _Server:
             tags=self._tags,
             rejected=lambda: {"requests": admission.refused_requests, "bytes": admission.refused_bytes},
             inflight=lambda: (admission.requests, admission.bytes),
+            frontends=self._doors.frontend_counts if self._config.frontends else None,
         )
 
     def _tags(self, name: str) -> Mapping[str, str]:
@@ -337,19 +245,11 @@ class _Server:
             _complain("not all models could be loaded; --exit-on-error=false serves the others")
             return False
         reason = self._threads_because
-        _tell(1, banner(self._manager.catalogue, self._doors(), threads_because=reason, failed=problems) + "\n")
+        _tell(
+            1, banner(self._manager.catalogue, self._doors.addresses(), threads_because=reason, failed=problems) + "\n"
+        )
         _log.info("ready" if self._engine.ready() else "started, not ready", extra={"event": "started"})
         return True
-
-    def _doors(self) -> Doors:
-        config, ports = self._config, self._ports
-        return Doors(
-            http=None if ports.http is None else f"http://{_shown(config.http_host)}:{port_of(ports.http)}",
-            grpc=None if ports.grpc is None else f"{_shown(config.grpc_host)}:{ports.grpc.port}",
-            metrics=None
-            if ports.metrics is None
-            else f"http://{_shown(config.metrics_host)}:{port_of(ports.metrics)}/metrics",
-        )
 
     # -- stop
 
@@ -362,7 +262,7 @@ class _Server:
                 # The operator has no patience left: no drain, no cleaning.
                 os._exit(128 + number)
             _log.info("stopping on %s", signal.Signals(number).name, extra={"event": "stopping"})
-            self._engine.begin_drain()
+            self._begin_drain()
             stopping.set()
 
         for number in _SIGNALS:
@@ -373,13 +273,17 @@ class _Server:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
 
+    def _begin_drain(self) -> None:
+        self._engine.begin_drain()
+        self._doors.drain()
+
     async def _stop(self) -> bool:
         """Answer what was accepted, then close everything. False when the time ran out before that."""
         deadline_s = asyncio.get_running_loop().time() + self._config.exit_timeout_secs
-        self._engine.begin_drain()
+        self._begin_drain()
         clean = await self._within(deadline_s, self._engine.drained(), "requests were still being served")
         await asyncio.sleep(min(_LINGER_S, self._left_s(deadline_s)))
-        await self._shut_doors(self._left_s(deadline_s))
+        await self._doors.shut(self._left_s(deadline_s))
         clean &= await self._within(deadline_s, self._manager.close(), "models were still being unloaded")
         self._traces.close()
         if not clean:
@@ -388,16 +292,6 @@ class _Server:
             _complain("stopped before everything was finished (--exit-timeout-secs)")
             os._exit(1)
         return clean
-
-    async def _shut_doors(self, grace_s: float) -> None:
-        ports = self._ports
-        closing: list[Awaitable[None]] = [server.stop(grace_s) for server in ports.servers]
-        if ports.grpc is not None:
-            closing.append(ports.grpc.stop(grace_s))
-        await asyncio.gather(*closing)
-        for bound in (ports.http, ports.metrics):
-            if bound is not None:
-                bound.close()
 
     async def _within(self, deadline_s: float, work: Awaitable[None], otherwise: str) -> bool:
         try:
@@ -413,6 +307,14 @@ class _Server:
         return max(deadline_s - asyncio.get_running_loop().time(), 0.0)
 
 
+def _importer(config: ServerConfig) -> ImportsModels:
+    if not config.auto_import:
+        return NoImports()
+    root = config.import_cache or user_cache() / "tensorquay" / "imports"
+    limits = ImportLimits(config.import_timeout_secs, config.import_memory_bytes, config.import_python)
+    return ImportService(ImportCache(root, max_bytes=config.import_cache_bytes), limits)
+
+
 def _named(model: str, problems: tuple[str, ...]) -> list[str]:
     """Every problem with its model named once. A quoted name alone does not count: it may stand there by chance."""
     phrases = (f"model '{model}'", f"failed to load '{model}'")
@@ -420,14 +322,3 @@ def _named(model: str, problems: tuple[str, ...]) -> list[str]:
         problem if any(phrase in problem for phrase in phrases) else f"model '{model}': {problem}"
         for problem in problems
     ]
-
-
-def _pairs(restricted: Mapping[str, RestrictedKey]) -> dict[str, tuple[str, str]]:
-    return {category: (key.key, key.value) for category, key in restricted.items()}
-
-
-def _shown(host: str) -> str:
-    """An address a person on this machine can paste."""
-    if host in {"0.0.0.0", "::"}:
-        return "localhost"
-    return f"[{host}]" if ":" in host else host

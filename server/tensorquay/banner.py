@@ -22,6 +22,8 @@ class Doors:
     http: str | None
     grpc: str | None
     metrics: str | None
+    frontends: int = 0
+    """Processes that listen there; 0: this one does."""
 
 
 def banner(catalogue: Catalogue, doors: Doors, *, threads_because: str, failed: Sequence[str]) -> str:
@@ -36,6 +38,8 @@ def banner(catalogue: Catalogue, doors: Doors, *, threads_because: str, failed: 
     for what, where in (("HTTP", doors.http), ("gRPC", doors.grpc), ("metrics", doors.metrics)):
         if where is not None:
             lines.append(f"{what:<8} {where}")
+    if doors.frontends:
+        lines.append(f"doors    {doors.frontends} front-end process{'' if doors.frontends == 1 else 'es'}")
     lines.append(f"threads  {threads_because}")
     example = _example(catalogue)
     if doors.http is not None and example is not None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from tensorquay.batching.rider import Outcome, Ride, Rider
+from tensorquay.batching.rider import Outcome, Rider
 from tensorquay.config.model import EffectiveConfig, InstanceKind
 from tensorquay.core.classification import classify
 from tensorquay.core.clock import Clock
@@ -25,6 +27,7 @@ from tensorquay.core.errors import (
 )
 from tensorquay.core.ids import parse_version
 from tensorquay.core.messages import (
+    NO_PARAMETERS,
     IndexEntry,
     InferRequest,
     InferResponse,
@@ -33,9 +36,9 @@ from tensorquay.core.messages import (
     Reply,
     RequestedOutput,
     ServerMetadata,
-    Timings,
 )
-from tensorquay.core.signature import Signature
+from tensorquay.core.packed import Part, Ride
+from tensorquay.core.signature import ShapeKey, Signature
 from tensorquay.core.tensors import Tensor
 from tensorquay.lifecycle.lease import ServedVersion
 from tensorquay.lifecycle.manager import ModelManager
@@ -68,20 +71,6 @@ class AdmissionCounters:
     refused_bytes: int = 0
 
 
-class Ticket:
-    """An accepted request, for whoever may have to cancel it."""
-
-    __slots__ = ("_rider", "_served")
-
-    def __init__(self, served: ServedVersion, rider: Rider) -> None:
-        self._served = served
-        self._rider = rider
-
-    def cancel(self) -> None:
-        """The client left. The reply is called with a Cancelled error unless it was called already."""
-        self._served.batcher.cancel(self._rider)
-
-
 class InferenceEngine:
     """Predictions, metadata, control: everything a front end can ask for."""
 
@@ -103,8 +92,11 @@ class InferenceEngine:
         self._clock = clock
         self._identity = identity
         self._limits = limits
+        self._most_requests = limits.max_requests or sys.maxsize
+        self._most_bytes = limits.max_bytes or sys.maxsize
         self._strict_readiness = strict_readiness
-        self._draining = False
+        self.draining = False
+        """Whether shutdown has begun."""
         self._drained: asyncio.Future[None] | None = None
         self.admission = AdmissionCounters()
         self.regions = regions
@@ -125,8 +117,10 @@ class InferenceEngine:
         """
         served: ServedVersion | None = None
         try:
-            self._refuse_if_closed(request)
-            served = self._manager.acquire(request.model_name, parse_version(request.model_version))
+            if self.draining or request.deadline_ns is not None:
+                self._refuse_if_closed(request)
+            version = parse_version(request.model_version) if request.model_version else None
+            served = self._manager.acquire(request.model_name, version)
             return self._submit(served, request, reply)
         except ServingError as error:
             if served is not None:
@@ -168,38 +162,34 @@ class InferenceEngine:
         return self._manager.lookup(name, parse_version(version)).signature
 
     def _refuse_if_closed(self, request: InferRequest) -> None:
-        if self._draining:
+        if self.draining:
             raise Unavailable("the server is shutting down and has stopped accepting new requests")
         if request.deadline_ns is not None and request.deadline_ns <= self._clock.now_ns():
             raise DeadlineExceeded("Deadline Exceeded: the request's deadline had passed when it arrived")
 
     def _submit(self, served: ServedVersion, request: InferRequest, reply: Reply) -> Ticket:
         signature = served.signature
-        checked = signature.check(request.inputs, request.layout)
+        arrays, rows, key, byte_size = signature.check(request.inputs, request.layout)
         asked = request.outputs
-        wanted = None if asked is None else tuple(signature.output_index(output.name) for output in asked)
-        self._admit(checked.byte_size)
-        traces = self.traces
-        trace = traces.sample(request.model_name, served.id.version, request.id) if traces.enabled else None
-        call = _Call(self, served, request, reply, checked.byte_size, wanted, trace)
-        rider = Rider(
-            arrays=checked.arrays,
-            rows=checked.rows,
-            key=checked.key,
-            settle=call.settle,
-            wanted=wanted,
-            priority=request.priority,
-            timeout_us=request.timeout_us,
-            deadline_ns=request.deadline_ns,
-        )
+        wanted = None if asked is None else tuple([signature.output_index(output.name) for output in asked])
+        inside = self.admission
+        if inside.requests >= self._most_requests or inside.bytes + byte_size > self._most_bytes:
+            self._admit(byte_size)
+        ticket = Ticket(self, served, request, reply, arrays, rows, key, byte_size, wanted)
+        if self.traces.enabled:
+            ticket.trace = self._begin_trace(served, request)
+        served.batcher.submit(ticket)
+        # Counted only now: a full queue raises above, and what was not accepted must not be released.
+        inside.requests += 1
+        inside.bytes += byte_size
+        return ticket
+
+    def _begin_trace(self, served: ServedVersion, request: InferRequest) -> Trace | None:
+        trace = self.traces.sample(request.model_name, served.id.version, request.id)
         if trace is not None:
             trace.event("REQUEST_START", request.arrival_ns)
             trace.event("QUEUE_START", self._clock.now_ns())
-        served.batcher.submit(rider)
-        # Counted only now: a full queue raises above, and what was not accepted must not be released.
-        self.admission.requests += 1
-        self.admission.bytes += checked.byte_size
-        return Ticket(served, rider)
+        return trace
 
     def _admit(self, byte_size: int) -> None:
         limits, inside = self._limits, self.admission
@@ -220,12 +210,9 @@ class InferenceEngine:
                 retry_after_s=_RETRY_AFTER_S,
             )
 
-    def _left(self, served: ServedVersion, byte_size: int) -> None:
-        """Book one accepted request out."""
-        self.admission.requests -= 1
-        self.admission.bytes -= byte_size
-        self._manager.release(served)
-        if self._drained is not None and self.admission.requests == 0 and not self._drained.done():
+    def _last_has_left(self) -> None:
+        """Every accepted request was answered, and shutdown has begun."""
+        if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
     # -- health and description
@@ -236,14 +223,14 @@ class InferenceEngine:
 
     def ready(self) -> bool:
         """Whether traffic should come here."""
-        return not self._draining and self._manager.ready(strict=self._strict_readiness)
+        return not self.draining and self._manager.ready(strict=self._strict_readiness)
 
     def model_ready(self, name: str, version: str) -> bool:
         """Whether that version (or the policy's default) would answer now.
 
         Raises: InvalidArgument for a version that is none.
         """
-        if self._draining:
+        if self.draining:
             return False
         return self._manager.is_ready(name, parse_version(version))
 
@@ -268,6 +255,13 @@ class InferenceEngine:
         """
         served = self._manager.lookup(name, parse_version(version))
         return served.effective, served.loaded.kind
+
+    def model_files(self, name: str, version: str) -> Path:
+        """The folder of a served version's model file, for what an import left beside it.
+
+        Raises: NotFound, Unavailable, InvalidArgument.
+        """
+        return self._manager.lookup(name, parse_version(version)).loaded.files
 
     def statistics(self, name: str = "", version: str = "") -> tuple[ModelStatistics, ...]:
         """Counters of one version, of all ready versions of a model, or of all models.
@@ -303,7 +297,7 @@ class InferenceEngine:
 
         Raises: Unavailable in another mode or while shutting down, InvalidArgument, NotFound, ModelFailed.
         """
-        if self._draining:
+        if self.draining:
             raise Unavailable("the server is shutting down and loads nothing any more")
         await self._manager.load(name, config, files)
 
@@ -316,14 +310,9 @@ class InferenceEngine:
 
     # -- the end
 
-    @property
-    def draining(self) -> bool:
-        """Whether shutdown has begun."""
-        return self._draining
-
     def begin_drain(self) -> None:
         """Not ready any more, and no new predictions; what was accepted goes on."""
-        self._draining = True
+        self.draining = True
         for served in self._manager.all_ready():
             served.batcher.hurry()
 
@@ -336,10 +325,10 @@ class InferenceEngine:
         await asyncio.shield(self._drained)
 
 
-class _Call:
-    """What has to be known when the batcher settles a request."""
+class Ticket(Rider):
+    """An accepted request: what rides, what is answered when it has ridden, and what cancels it. One object for all."""
 
-    __slots__ = ("_byte_size", "_engine", "_reply", "_request", "_served", "_trace", "_wanted")
+    __slots__ = ("_byte_size", "_engine", "_reply", "_request", "_served", "trace")
 
     def __init__(
         self,
@@ -347,39 +336,50 @@ class _Call:
         served: ServedVersion,
         request: InferRequest,
         reply: Reply,
+        arrays: Sequence[Part | None],
+        rows: int,
+        key: ShapeKey,
         byte_size: int,
         wanted: tuple[int, ...] | None,
-        trace: Trace | None,
     ) -> None:
+        super().__init__(arrays, rows, key, wanted, request.priority, request.timeout_us, request.deadline_ns)
         self._engine = engine
         self._served = served
         self._request = request
         self._reply = reply
         self._byte_size = byte_size
-        self._wanted = wanted
-        self._trace = trace
+        self.trace: Trace | None = None
+
+    def cancel(self) -> None:
+        """The client left. The reply is called with a Cancelled error unless it was called already."""
+        self._served.batcher.cancel(self)
 
     def settle(self, outcome: Outcome) -> None:
         """Called once by the batcher: book the request out, then answer it."""
         engine, served, request = self._engine, self._served, self._request
-        answer = self._answer(outcome)
-        now_ns = engine.clock.now_ns()
-        total_ns = now_ns - request.arrival_ns
-        if isinstance(answer, InferResponse):
-            timings = answer.timings
-            served.stats.request_succeeded(
-                queue_ns=timings.queue_ns,
-                input_ns=timings.compute_input_ns,
-                infer_ns=timings.compute_infer_ns,
-                output_ns=timings.compute_output_ns,
-                total_ns=total_ns,
-            )
+        answer: InferResponse | ServingError
+        if type(outcome) is Ride and request.outputs is None:
+            # Nothing is left that could fail.
+            answer = InferResponse(request.model_name, served.version_text, request.id, outcome, outcome, NO_PARAMETERS)
         else:
+            answer = self._answer(outcome)
+        now_ns = engine._clock.now_ns()
+        total_ns = now_ns - request.arrival_ns
+        if type(outcome) is Ride and type(answer) is InferResponse:
+            run = outcome.run
+            served.stats.request_succeeded(outcome.queue_ns, run.input_ns, run.infer_ns, run.output_ns, total_ns)
+        else:
+            assert isinstance(answer, ServingError)
             served.stats.request_failed(_reason(answer), total_ns)
             answer = answer.for_request(request.id)
-        if self._trace is not None:
-            self._finish_trace(self._trace, answer, now_ns)
-        engine._left(served, self._byte_size)
+        if self.trace is not None:
+            self._finish_trace(self.trace, answer, now_ns)
+        inside = engine.admission
+        inside.requests -= 1
+        inside.bytes -= self._byte_size
+        served.release()
+        if not inside.requests and engine._drained is not None:
+            engine._last_has_left()
         self._reply(answer)
 
     def _answer(self, outcome: Outcome) -> InferResponse | ServingError:
@@ -395,23 +395,25 @@ class _Call:
             return unexpected(error, _log, f"answering for model '{self._served.id.name}'")
 
     def _response(self, ride: Ride) -> InferResponse:
-        request, signature = self._request, self._served.signature
-        asked = request.outputs
-        outputs: list[Tensor] = []
-        positions = range(len(signature.outputs)) if self._wanted is None else self._wanted
-        for number, position in enumerate(positions):
-            spec = signature.outputs[position]
-            array = ride.arrays[position]
-            assert array is not None
-            tensor = Tensor(spec.name, spec.datatype, array)
-            outputs.append(tensor if asked is None else _as_asked(tensor, asked[number], signature, position))
-        return InferResponse(
-            model_name=request.model_name,
-            model_version=str(self._served.id.version),
-            id=request.id,
-            outputs=outputs,
-            timings=Timings(ride.queue_ns, ride.input_ns, ride.infer_ns, ride.output_ns, ride.batch_rows),
-        )
+        request, served = self._request, self._served
+        outputs: Sequence[Tensor] = ride
+        if request.outputs is not None and any(asked.classification for asked in request.outputs):
+            outputs = self._classified(ride, request.outputs)
+        return InferResponse(request.model_name, served.version_text, request.id, outputs, ride, NO_PARAMETERS)
+
+    def _classified(self, ride: Ride, asked: Sequence[RequestedOutput]) -> list[Tensor]:
+        signature = self._served.signature
+        return [
+            classify(
+                tensor,
+                each.classification,
+                signature.outputs[signature.output_index(tensor.name)].labels,
+                batches=signature.batches,
+            )
+            if each.classification
+            else tensor
+            for tensor, each in zip(ride, asked, strict=True)
+        ]
 
     def _finish_trace(self, trace: Trace, answer: InferResponse | ServingError, now_ns: int) -> None:
         if isinstance(answer, InferResponse):
@@ -425,12 +427,6 @@ class _Call:
             trace.event("COMPUTE_END", output_start_ns + timings.compute_output_ns)
         trace.event("REQUEST_END", now_ns)
         trace.finish()
-
-
-def _as_asked(tensor: Tensor, asked: RequestedOutput, signature: Signature, position: int) -> Tensor:
-    if asked.classification == 0:
-        return tensor
-    return classify(tensor, asked.classification, signature.outputs[position].labels, batches=signature.batches)
 
 
 def _reason(error: ServingError) -> FailureReason:

@@ -52,6 +52,12 @@ def test_the_client_brings_nothing_of_the_server() -> None:
     assert not loaded & {"onnx", "onnxruntime", "fastapi", "grpc", "pydantic", "uvicorn"}
 
 
+def test_an_import_command_brings_no_framework_and_no_server() -> None:
+    loaded = _imported_by("tensorquay_convert.cli")
+    assert not any(module.split(".")[0] == "tensorquay" for module in loaded)
+    assert not loaded & (HEAVY | {"torch", "tensorflow", "jax", "sklearn"})
+
+
 def test_tritonclient_can_live_in_the_same_process() -> None:
     """Both speak of messages called `inference.*`; ours are in a pool of their own."""
     code = "import tritonclient.grpc, tensorquay.protocol.v2_proto, tensorquay_client.grpc_client; print('together')"

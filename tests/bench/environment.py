@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tensorquay.config.resources import cpu_budget, memory_budget
 _PACKAGES = ("tensorquay", "onnxruntime", "numpy", "grpcio", "uvicorn", "uvloop", "httptools", "orjson", "protobuf")
 
 
-def describe() -> dict[str, Any]:
+def describe(packages: Sequence[str] = _PACKAGES) -> dict[str, Any]:
     """Machine, limits, versions and how busy the machine was before anything was measured."""
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -24,7 +25,7 @@ def describe() -> dict[str, Any]:
         "memory": memory_budget().reason,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in packages},
         "load_average_before": [round(value, 2) for value in os.getloadavg()],
     }
 

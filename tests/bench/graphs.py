@@ -76,6 +76,13 @@ def mlp(sizes: tuple[int, ...] = (128, 256, 256, 10)) -> ModelProto:
     return _finish(graph, x, [value("x", "FP32", ["batch", sizes[0]])], value("y", "FP32", ["batch", sizes[-1]]))
 
 
+def global_average() -> ModelProto:
+    """image FP32 [batch, 3, 224, 224] → y FP32 [batch, 3, 1, 1]: the mean of each channel; 600 KB in, 12 bytes out."""
+    graph = _Graph(4)
+    image = value("image", "FP32", ["batch", 3, 224, 224])
+    return _finish(graph, graph.node("GlobalAveragePool", "image"), [image], value("y", "FP32", ["batch", 3, 1, 1]))
+
+
 def resnet50() -> ModelProto:
     """image FP32 [batch, 3, 224, 224] → y FP32 [batch, 1000]: ResNet-50's layers, 25.5 million parameters.
 

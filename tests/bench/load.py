@@ -180,6 +180,7 @@ def _result(spec: LoadSpec, loop: Loop, connections: int) -> dict[str, Any]:
     ordered = sorted(loop.latencies_ns)
     return {
         "requests": loop.requests,
+        "answered": loop.answers_in_all,
         "connections": connections,
         "seconds": loop.wall_ns / 1e9,
         "rate_s": loop.requests / (loop.wall_ns / 1e9),

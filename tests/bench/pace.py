@@ -47,6 +47,7 @@ class Loop:
     latencies_ns: array[int] = field(default_factory=lambda: array("q"))
     answers: list[Answer] = field(default_factory=list)
     requests: int = 0
+    answers_in_all: int = 0
     wall_ns: int = 0
     server_cpu_s: float = 0.0
     own_cpu_s: float = 0.0
@@ -63,6 +64,7 @@ class Loop:
     def answered(self, slot: int, sent_ns: int, head: bytes, body: bytes) -> bool:
         """Slot `slot` has its answer. Returns: whether it shall send again."""
         now_ns = time.perf_counter_ns()
+        self.answers_in_all += 1
         answer = self.answers[slot]
         if answer.first is None:
             answer.first = (head, body)

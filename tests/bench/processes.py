@@ -21,9 +21,9 @@ class ProcessTree:
         return cls((root, *root.children(recursive=True)))
 
     def cpu_s(self) -> float:
-        """User and system time so far, in seconds; the kernel counts in steps of 10 ms."""
+        """User and system time so far, in seconds, ended children included; the kernel counts in steps of 10 ms."""
         times = [process.cpu_times() for process in self.processes]
-        return float(sum(time.user + time.system for time in times))
+        return float(sum(time.user + time.system + time.children_user + time.children_system for time in times))
 
     def peak_bytes(self) -> int:
         """Largest resident size each process ever had, summed."""

@@ -50,23 +50,23 @@ def markdown(document: dict[str, Any]) -> str:
     return "\n\n".join(
         (
             "\n".join(_surroundings(document)),
-            _piped(_HEADS, served_rows(document)),
+            piped(_HEADS, served_rows(document)),
             "Raw ONNX Runtime at its best batch size, and the server's memory (resident when loaded, and at its peak):",
-            _piped(_RAW_HEADS, raw_rows(document)),
+            piped(_RAW_HEADS, raw_rows(document)),
         )
     )
 
 
-def replaced(page: str, section: str) -> str:
+def replaced(page: str, section: str, begin: str = BEGIN, end: str = END) -> str:
     """`page` with what stands between the markers replaced by `section`.
 
     Raises: ValueError when the markers are not there, once each and in order.
     """
-    before, begun, rest = page.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not begun or not ended or BEGIN in rest or END in after:
-        raise ValueError(f"the page needs the lines '{BEGIN}' and '{END}' once, in this order")
-    return f"{before}{BEGIN}\n\n{section}\n\n{END}{after}"
+    before, begun, rest = page.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not begun or not ended or begin in rest or end in after:
+        raise ValueError(f"the page needs the lines '{begin}' and '{end}' once, in this order")
+    return f"{before}{begin}\n\n{section}\n\n{end}{after}"
 
 
 def served_rows(document: dict[str, Any]) -> list[list[str]]:
@@ -85,7 +85,7 @@ def raw_rows(document: dict[str, Any]) -> list[list[str]]:
             str(model["raw"]["batch"]),
             "yes" if model["raw"]["spinning"] else "no",
             number(model["raw"]["run_ms"]["median"]),
-            _with_range(model["raw"]["items_s"]),
+            with_range(model["raw"]["items_s"]),
             number(model["raw"]["cpu_us"]["median"]),
             str(model["max_batch_size"]),
             number(model["resident_bytes_before"] / 2**20),
@@ -110,7 +110,7 @@ def _door(door: dict[str, Any]) -> list[str]:
     return [
         door["door"],
         str(door["in_flight"]),
-        _with_range(door["rate_s"]),
+        with_range(door["rate_s"]),
         raw_s,
         "–" if raw is None else f"{_percent(raw['median'])} ({_percent(raw['low'])}–{_percent(raw['high'])})",
         number(door["p50_ms"]["median"]),
@@ -125,7 +125,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %"
 
 
-def _with_range(figure: dict[str, Any]) -> str:
+def with_range(figure: dict[str, Any]) -> str:
+    """The median, and the extremes where there is more than one value."""
     if len(figure["all"]) == 1:
         return number(figure["median"])
     return f"{number(figure['median'])} ({number(figure['low'])}–{number(figure['high'])})"
@@ -155,6 +156,7 @@ def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _piped(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---" if place < _LEFT_ALIGNED else "---:" for place in range(len(heads))]
+def piped(heads: Sequence[str], rows: Sequence[Sequence[str]], left_aligned: int = _LEFT_ALIGNED) -> str:
+    """A Markdown table."""
+    rule = ["---" if place < left_aligned else "---:" for place in range(len(heads))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))

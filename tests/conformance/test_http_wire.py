@@ -350,7 +350,7 @@ def test_1_4_compressed_requests_and_answers(http: httpx.Client, coding: str) ->
     ("coding", "body", "status"),
     [
         ("gzip", b"not gzip at all", 400),
-        ("gzip", gzip.compress(b"{}")[:-4], 400),
+        ("gzip", gzip.compress(b"{}", mtime=0)[:-4], 400),
         ("deflate", b"\x00\x01\x02", 400),
         ("br", b"{}", 400),
         ("gzip", b"", 400),

@@ -93,7 +93,8 @@ def _check(peer: Peer) -> None:
     assert len(connection._heads) <= LIMITS.cached_blocks
     assert len(connection._rest) <= 2300 + 16_384
     assert connection._block is None or len(connection._block) <= LIMITS.header_block_bytes
-    assert connection._waiting + connection._unacked <= LIMITS.connection_window
+    # What a fault was about stays counted on a connection that reads nothing more.
+    assert connection.deaf or connection._waiting + connection._unacked <= LIMITS.connection_window
     assert connection._decoder._size <= 4096
     assert connection.writer.unsent == sum(sum(map(len, c.pending or ())) for c in connection.calls.values())
     assert peer.server.memory.budget.held <= 300_000 + 200_000

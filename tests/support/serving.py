@@ -18,7 +18,7 @@ from pathlib import Path
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 60
 
-_DOOR = re.compile(r"^(HTTP|gRPC|metrics)\s+(?:http://)?(\S+?:\d+)", re.MULTILINE)
+_DOOR = re.compile(r"^(HTTP|gRPC|metrics)\s+(?:https?://|grpcs://)?(\S+?:\d+)", re.MULTILINE)
 
 
 @dataclass

@@ -15,6 +15,10 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from native_grpc import NativeHouse, connect, message
+from pki import Authority
+from tensorquay.config.tls import TlsFiles
+from tensorquay.core.clock import SystemClock
+from tensorquay.transport.tls import GRPC_PROTOCOLS, Certificates, PortContext
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -22,42 +26,27 @@ INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A key and a certificate for localhost, signed by itself."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed: no certificate to test TLS with")
-    folder = tmp_path_factory.mktemp("tls")
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    subprocess.run(
-        [
-            *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
-            *("-keyout", str(key), "-out", str(cert)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return key, cert
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.mark.parametrize("stock_loop", [False, True], ids=["uvloop", "asyncio"])
 def test_tls_with_alpn_serves_and_without_it_turns_away(
-    repository: Path, certificate: tuple[Path, Path], stock_loop: bool
+    repository: Path, authority: Authority, stock_loop: bool
 ) -> None:
-    key, cert = certificate
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(cert, key)
+    pair, clock = authority.issue(), SystemClock()
+    files = TlsFiles("grpc", pair.certificate, pair.key)
+    context = PortContext(Certificates(files, GRPC_PROTOCOLS, clock=clock), clock=clock)
     house = NativeHouse(repository, stock_loop=stock_loop, tls=context)
     try:
-        credentials = grpc.ssl_channel_credentials(cert.read_bytes())
+        credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes())
         with grpc.secure_channel(house.address.replace("127.0.0.1", "localhost"), credentials) as channel:
             assert channel.unary_unary(INFER)(message(), timeout=30)
             request = service_pb2.ModelInferRequest(model_name="bytes")
             request.inputs.add(name="x", datatype="UINT8", shape=(1, 600_000))
             request.raw_input_contents.append(bytes(600_000))
             assert len(channel.unary_unary(INFER)(request.SerializeToString(), timeout=30)) > 600_000
-        trusting = ssl.create_default_context(cafile=str(cert))
+        trusting = ssl.create_default_context(cafile=authority.certificate)
         for protocols in (["http/1.1"], None):
             if protocols:
                 trusting.set_alpn_protocols(protocols)

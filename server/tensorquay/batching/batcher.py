@@ -15,7 +15,7 @@ from functools import partial
 from tensorquay.backends.api import Session
 from tensorquay.batching.execute import BatchResult, execute
 from tensorquay.batching.oversize import divide
-from tensorquay.batching.policy import BatchLimits, Dispatch, decide
+from tensorquay.batching.policy import BatchLimits, Decision, Dispatch, decide
 from tensorquay.batching.queue import RiderQueue
 from tensorquay.batching.rider import Outcome, Rider
 from tensorquay.batching.workers import Worker
@@ -29,6 +29,9 @@ _LOOKAHEAD_BATCHES = 4
 """How many batches' worth of riders the policy is shown: enough to find company past other shapes, bounded."""
 
 _MIN_LOOKAHEAD = 64
+
+_TURN_NS = 250_000
+"""Cheap models run batch after batch in one turn of the loop for about so long; then others may read and write."""
 
 
 class Batcher:
@@ -85,7 +88,7 @@ class Batcher:
     @property
     def pending(self) -> int:
         """Riders waiting, not yet in a run."""
-        return len(self._queue)
+        return self._queue.waiting
 
     @property
     def inline(self) -> bool:
@@ -101,10 +104,14 @@ class Batcher:
         if self._closing is not None:
             raise Unavailable(f"model '{self._signature.model}' is being unloaded, retry")
         now_ns = self._clock.now_ns()
-        if rider.rows <= self._max_rows:
-            self._accept((rider,), now_ns)
-        else:
-            self._accept_oversize(rider, now_ns)
+        riders: Sequence[Rider] = (rider,) if rider.rows <= self._max_rows else self._pieces(rider)
+        self._queue.push(riders, now_ns)
+        self._unsettled += len(riders)
+        self._stats.pending += len(riders)
+        if self._batching.preserve_ordering:
+            self._ordered.extend(riders)
+        if self._flush_scheduled:
+            return
         if self._idle:
             self._schedule_flush()
         else:
@@ -145,22 +152,16 @@ class Batcher:
 
     # -- acceptance
 
-    def _accept(self, riders: Sequence[Rider], now_ns: int) -> None:
-        self._queue.push(riders, now_ns)
-        self._unsettled += len(riders)
-        self._stats.pending += len(riders)
-        if self._batching.preserve_ordering:
-            self._ordered.extend(riders)
-
-    def _accept_oversize(self, rider: Rider, now_ns: int) -> None:
+    def _pieces(self, rider: Rider) -> Sequence[Rider]:
+        """What waits in the stead of a request with more rows than a batch."""
         if self._batching.oversize is Oversize.REFUSE or not self._signature.batches:
             raise InvalidArgument(
                 f"inference request batch-size must be <= {self._max_rows} for '{self._signature.model}', "
                 f"got {rider.rows}",
                 facts={"expected": f"<= {self._max_rows}", "got": rider.rows},
             )
-        rider.pieces = divide(rider, self._max_rows, leave=self.cancel)
-        self._accept(rider.pieces, now_ns)
+        rider.pieces = divide(rider, self._max_rows, self._signature.inputs, leave=self.cancel)
+        return rider.pieces
 
     # -- obeying the policy
 
@@ -172,33 +173,52 @@ class Batcher:
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        now_ns = self._clock.now_ns()
-        self._expire(now_ns)
-        wake_ns = self._queue.next_expiry_ns()
-        while self._idle and len(self._queue):
-            waiting = self._queue.front(self._lookahead)
-            decision = decide(waiting, self._limits, now_ns)
+        queue = self._queue
+        now_ns = begun_ns = self._clock.now_ns()
+        wake_ns = None
+        if queue.timed:
+            self._expire(now_ns)
+            wake_ns = queue.next_expiry_ns()
+        while self._idle and queue.waiting:
+            if self._inline and now_ns - begun_ns > _TURN_NS:
+                self._schedule_flush()
+                break
+            decision, waiting = self._decide(now_ns)
             if not isinstance(decision, Dispatch):
                 wake_ns = decision.due_ns if wake_ns is None else min(wake_ns, decision.due_ns)
                 break
             self._start([waiting[pick] for pick in decision.picks])
             if self._inline:
-                # Let the loop read and write between batches.
-                self._schedule_flush()
-                break
-        if len(self._queue):
+                now_ns = self._clock.now_ns()
+        if queue.waiting:
             self._wake_at(wake_ns)
+
+    def _decide(self, now_ns: int) -> tuple[Decision, list[Rider]]:
+        """What the policy says, and the riders it was shown.
+
+        First as few as may be a batch: when all of them are one, nobody behind them can change that, and a long queue
+        is not listed anew for every batch.
+        """
+        if self._lookahead > self._max_rows:
+            waiting = self._queue.front(self._max_rows)
+            decision = decide(waiting, self._limits, now_ns)
+            if len(waiting) == self._queue.waiting:
+                return decision, waiting
+            if isinstance(decision, Dispatch) and len(decision.picks) == len(waiting):
+                return decision, waiting
+        waiting = self._queue.front(self._lookahead)
+        return decide(waiting, self._limits, now_ns), waiting
 
     def _start(self, riders: list[Rider]) -> None:
         self._queue.take(riders)
         self._stats.pending -= len(riders)
-        session, worker = self._idle.pop()
-        work = partial(execute, session, self._signature, riders, self._clock)
-        done = partial(self._ran, (session, worker), riders)
+        slot = self._idle.pop()
+        session, worker = slot
         if self._inline:
-            done(work())
+            self._ran(slot, riders, execute(session, self._signature, riders, self._clock))
         else:
-            worker.submit(work, done)
+            work = partial(execute, session, self._signature, riders, self._clock)
+            worker.submit(work, partial(self._ran, slot, riders))
 
     def _ran(self, slot: tuple[Session, Worker], riders: list[Rider], result: BatchResult) -> None:
         self._idle.append(slot)
@@ -214,9 +234,15 @@ class Batcher:
                 output_ns=run.output_ns,
                 now_wall_ms=wall_ms,
             )
+        ordered = self._batching.preserve_ordering
         for rider, outcome in zip(riders, result.outcomes, strict=True):
-            if not rider.done:
+            if rider.done:
+                continue
+            if ordered:
                 self._finish(rider, outcome)
+            else:
+                rider.done = True
+                self._settle(rider, outcome)
         self._check_closed()
 
     def _expire(self, now_ns: int) -> None:
@@ -256,7 +282,8 @@ class Batcher:
                 self._settle(self._ordered.popleft(), held)
         else:
             self._settle(rider, outcome)
-        self._check_closed()
+        if self._closing is not None:
+            self._check_closed()
 
     def _settle(self, rider: Rider, outcome: Outcome) -> None:
         self._unsettled -= 1

@@ -1,4 +1,4 @@
-"""Run one batch: merge, run, split, and when it fails, find out whose fault it was.
+"""Run one batch: merge, run, and when it fails, find out whose fault it was.
 
 Called in a worker thread (or on the loop for cheap models). Takes riders as values: reads them, never settles them.
 """
@@ -9,29 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tensorquay.backends.api import Session
-from tensorquay.batching.merge import merge, split
-from tensorquay.batching.rider import Ride, Rider
+from tensorquay.batching.merge import check_rows, merge
+from tensorquay.batching.rider import Outcome, Rider
 from tensorquay.core.clock import Clock
 from tensorquay.core.datatypes import Array
+from tensorquay.core.packed import BatchRun, Ride
 from tensorquay.core.signature import Signature
-
-
-@dataclass(slots=True)
-class Run:
-    """One successful run of the model, for the statistics."""
-
-    rows: int
-    input_ns: int
-    infer_ns: int
-    output_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """One outcome per rider, in order, and the runs it took."""
+    """One outcome per rider, in order, and the successful runs it took."""
 
-    outcomes: list[Ride | Exception]
-    runs: list[Run]
+    outcomes: list[Outcome]
+    runs: list[BatchRun]
 
 
 def execute(session: Session, signature: Signature, riders: Sequence[Rider], clock: Clock) -> BatchResult:
@@ -41,12 +32,11 @@ def execute(session: Session, signature: Signature, riders: Sequence[Rider], clo
     session does: every exception becomes the outcome of the riders it concerns.
     """
     try:
-        outcomes, run = _run(session, signature, riders, clock)
+        return _run(session, signature, riders, clock)
     except Exception as failure:  # noqa: BLE001  a session may raise anything; it is handed on as the outcome
         if len(riders) == 1:
             return BatchResult([failure], [])
         return _one_by_one(session, signature, riders, clock, failure)
-    return BatchResult(list(outcomes), [run])
 
 
 def _one_by_one(
@@ -63,55 +53,63 @@ def _one_by_one(
     return result
 
 
-def _run(session: Session, signature: Signature, riders: Sequence[Rider], clock: Clock) -> tuple[list[Ride], Run]:
+def _run(session: Session, signature: Signature, riders: Sequence[Rider], clock: Clock) -> BatchResult:
     started_ns = clock.now_ns()
+    total = 0
+    wanted: Sequence[int] | None = ()
+    for rider in riders:
+        total += rider.rows
+        if rider.wanted is None:
+            wanted = None
+    batches = signature.max_batch_size > 0
     feed: dict[str, Array] = {}
     for position, spec in enumerate(signature.inputs):
-        first = riders[0].arrays[position]
-        if first is None:
-            continue
-        if len(riders) == 1:
-            feed[spec.name] = first
-        else:
-            # Equal keys: an input absent in the first rider is absent in all.
-            feed[spec.name] = merge([array for rider in riders if (array := rider.arrays[position]) is not None])
-    wanted = _union(signature, riders)
-    names = [signature.outputs[position].name for position in wanted]
+        # Equal keys: an input absent in the first rider is absent in all.
+        rest = riders[0].key[position]
+        if rest is not None:
+            parts = [part for rider in riders if (part := rider.arrays[position]) is not None]
+            feed[spec.name] = merge(parts, spec.datatype, (total, *rest) if batches else rest)
+    names: Sequence[str]
+    if wanted is None:
+        names = signature.output_names
+    else:
+        wanted = _union(riders)
+        names = [signature.output_names[position] for position in wanted]
     merged_ns = clock.now_ns()
-    arrays = session.run(feed, names)
+    arrays: list[Array | None] = list(session.run(feed, names))
     ran_ns = clock.now_ns()
-    rows = [rider.rows for rider in riders]
-    total = sum(rows)
-    nothing: list[Array | None] = [None] * len(riders)
-    columns: list[Sequence[Array | None]] = [nothing] * len(signature.outputs)
-    for position, array in zip(wanted, arrays, strict=True):
-        pieces = split(signature.outputs[position].name, array, rows) if signature.batches else [array]
+    if wanted is not None:
+        given = dict(zip(wanted, arrays, strict=True))
+        arrays = [given.get(position) for position in range(len(signature.outputs))]
+    for position, array in enumerate(arrays):
+        if array is None:
+            continue
+        if batches:
+            check_rows(signature.output_names[position], array, total)
         if signature.reshapes_outputs:
-            pieces = [signature.output_to_wire(position, piece) for piece in pieces]
-        columns[position] = pieces
-    table = list(zip(*columns, strict=True)) if columns else [()] * len(riders)
-    done_ns = clock.now_ns()
-    input_ns, infer_ns, output_ns = merged_ns - started_ns, ran_ns - merged_ns, done_ns - ran_ns
-    rides = [
-        Ride(
-            arrays=row,
-            queue_ns=max(started_ns - rider.enqueued_ns, 0),
-            input_ns=input_ns,
-            infer_ns=infer_ns,
-            output_ns=output_ns,
-            batch_rows=total,
-        )
-        for rider, row in zip(riders, table, strict=True)
-    ]
-    return rides, Run(total, input_ns, infer_ns, output_ns)
+            arrays[position] = signature.output_to_wire(position, array)
+    run = BatchRun(
+        signature.outputs,
+        arrays,
+        total,
+        input_ns=merged_ns - started_ns,
+        infer_ns=ran_ns - merged_ns,
+        output_ns=clock.now_ns() - ran_ns,
+        batches=batches,
+    )
+    outcomes: list[Outcome] = []
+    start = 0
+    for rider in riders:
+        stop = start + rider.rows
+        queue_ns = started_ns - rider.enqueued_ns
+        outcomes.append(Ride(run, start, stop, max(0, queue_ns), rider.wanted))
+        start = stop
+    return BatchResult(outcomes, [run])
 
 
-def _union(signature: Signature, riders: Sequence[Rider]) -> Sequence[int]:
+def _union(riders: Sequence[Rider]) -> list[int]:
     """Output positions that some rider wants."""
-    everything = range(len(signature.outputs))
     wanted: set[int] = set()
     for rider in riders:
-        if rider.wanted is None:
-            return everything
-        wanted.update(rider.wanted)
+        wanted.update(rider.wanted or ())
     return sorted(wanted)

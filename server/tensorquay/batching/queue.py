@@ -46,10 +46,13 @@ class RiderQueue:
         self._order: list[int] = []
         self._expiry: list[tuple[int, int, Rider]] = []
         self._sequence = 0
-        self._waiting = 0
+        self.waiting = 0
+        """Riders in it."""
 
-    def __len__(self) -> int:
-        return self._waiting
+    @property
+    def timed(self) -> bool:
+        """Whether anybody in it may have to leave unserved."""
+        return bool(self._expiry)
 
     def push(self, riders: Sequence[Rider], now_ns: int) -> None:
         """Let `riders`, the pieces of one request (usually just one), wait: all of them or none.
@@ -57,7 +60,8 @@ class RiderQueue:
         Raises: Unavailable when the level's `max_queue_size` is reached (Triton's answer, where a request counts once,
         split or not); Overloaded when the server's own bound is; InvalidArgument for a request that could never wait.
         """
-        number = self._level_of(riders[0].priority)
+        # Nearly every request has no priority, and nearly every model no levels.
+        number = self._level_of(riders[0].priority) if riders[0].priority else self._config.default_priority_level
         level = self._levels.get(number)
         if level is None:
             level = self._add_level(number)
@@ -67,10 +71,16 @@ class RiderQueue:
                 f"Exceeds maximum queue size ({policy.max_queue_size} requests wait); send fewer at once or retry",
                 facts={"limit": policy.max_queue_size},
             )
-        if self._max_pending and self._waiting + len(riders) > self._max_pending:
+        if self._max_pending and self.waiting + len(riders) > self._max_pending:
             self._refuse(riders)
         for rider in riders:
-            self._add(rider, number, level, now_ns)
+            rider.level = number
+            rider.enqueued_ns = now_ns
+            if rider.timeout_us or rider.deadline_ns is not None or policy.default_timeout_us:
+                self._time(rider, policy, now_ns)
+            level.fresh.append(rider)
+        level.waiting += len(riders)
+        self.waiting += len(riders)
 
     def _refuse(self, riders: Sequence[Rider]) -> NoReturn:
         if len(riders) > self._max_pending:
@@ -82,16 +92,14 @@ class RiderQueue:
                 facts={"expected": f"<= {most}", "got": rows},
             )
         raise Overloaded(
-            f"server overloaded: {self._waiting} requests wait for this model, at most {self._max_pending} may; "
+            f"server overloaded: {self.waiting} requests wait for this model, at most {self._max_pending} may; "
             "retry after a pause",
             facts={"limit": self._max_pending},
             retry_after_s=_RETRY_AFTER_S,
         )
 
-    def _add(self, rider: Rider, number: int, level: _Level, now_ns: int) -> None:
-        policy = level.policy
-        rider.level = number
-        rider.enqueued_ns = now_ns
+    def _time(self, rider: Rider, policy: QueuePolicy, now_ns: int) -> None:
+        """Note when `rider` leaves unserved, if it ever does."""
         timeout_us = policy.default_timeout_us
         if rider.timeout_us and policy.allow_timeout_override:
             # A request may only shorten what the model's owner set.
@@ -102,9 +110,6 @@ class RiderQueue:
         if rider.expires_ns:
             self._sequence += 1
             heapq.heappush(self._expiry, (rider.expires_ns, self._sequence, rider))
-        level.fresh.append(rider)
-        level.waiting += 1
-        self._waiting += 1
 
     def front(self, count: int) -> list[Rider]:
         """The first `count` riders in service order."""
@@ -124,16 +129,17 @@ class RiderQueue:
     def take(self, riders: list[Rider]) -> None:
         """Remove `riders`, which `front` has just shown: they ride now."""
         lanes: dict[int, deque[Rider]] = {}
+        levels = self._levels
         for rider in riders:
             rider.running = True
-            level = self._levels[rider.level]
+            level = levels[rider.level]
             level.waiting -= 1
             lane = level.delayed if rider.delayed else level.fresh
             if lane[0] is rider:
                 lane.popleft()
             else:
                 lanes[id(lane)] = lane
-        self._waiting -= len(riders)
+        self.waiting -= len(riders)
         for lane in lanes.values():
             kept = [rider for rider in lane if not (rider.running or rider.done)]
             lane.clear()
@@ -143,7 +149,7 @@ class RiderQueue:
         """Account for a waiting rider that left; the caller has set `done`. It is dropped when its turn comes."""
         level = self._levels[rider.level]
         level.waiting -= 1
-        self._waiting -= 1
+        self.waiting -= 1
         gone = len(level.fresh) + len(level.delayed) - level.waiting
         if gone > level.waiting + _HEAP_SLACK:
             # Riders that left must not keep their tensors alive behind a slow head.
@@ -180,7 +186,7 @@ class RiderQueue:
         heap = self._expiry
         while heap and (heap[0][2].done or heap[0][2].running):
             heapq.heappop(heap)
-        if len(heap) > 2 * self._waiting + _HEAP_SLACK:
+        if len(heap) > 2 * self.waiting + _HEAP_SLACK:
             self._expiry = heap = [entry for entry in heap if not (entry[2].done or entry[2].running)]
             heapq.heapify(heap)
         return heap[0][0] if heap else None

@@ -2,54 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TypeAlias
 
-from tensorquay.core.datatypes import Array
+from tensorquay.core.packed import Part, Ride
 from tensorquay.core.signature import ShapeKey
-
-
-@dataclass(slots=True)
-class Ride:
-    """What a rider gets: arrays per output position (None where it did not ask), and where the time went, in ns."""
-
-    arrays: tuple[Array | None, ...]
-    queue_ns: int
-    input_ns: int
-    infer_ns: int
-    output_ns: int
-    batch_rows: int
-
 
 Outcome: TypeAlias = Ride | Exception
 """A ride, a `ServingError` that is the answer, or an exception nobody expected (the engine words that one)."""
 
 
-@dataclass(slots=True, eq=False)
 class Rider:
     """A waiting or riding request. Loop-confined; owner: the batcher it was submitted to.
 
-    `arrays` are in the signature's input order. `wanted` are output positions, None for all. `settle` is called
-    exactly once, on the loop, by the batcher only; a rider whose `done` is set is skipped wherever it still lies.
+    A subclass says what `settle` means. Not a dataclass, and made in one step: there is one for every request.
+
+    Attributes:
+        arrays: in the signature's input order; None for an optional input that was not sent.
+        wanted: output positions, None for all.
+        expires_ns: when it leaves the queue unserved; 0 for never.
+        done: it was settled; it is skipped wherever it still lies.
+        held: an outcome kept back until earlier riders have theirs (preserve_ordering).
+        pieces: an oversize request never waits itself: these do, in its stead.
     """
 
-    arrays: Sequence[Array | None]
-    rows: int
-    key: ShapeKey
-    settle: Callable[[Outcome], None]
-    wanted: tuple[int, ...] | None = None
-    priority: int = 0
-    timeout_us: int = 0
-    deadline_ns: int | None = None
-    enqueued_ns: int = 0
-    expires_ns: int = 0
-    """When it leaves the queue unserved; 0 for never."""
-    level: int = 0
-    delayed: bool = False
-    running: bool = False
-    done: bool = False
-    held: Outcome | None = None
-    """An outcome kept back until earlier riders have theirs (preserve_ordering)."""
-    pieces: list[Rider] = field(default_factory=list)
-    """An oversize request never waits itself: these do, in its stead."""
+    __slots__ = (
+        "arrays",
+        "deadline_ns",
+        "delayed",
+        "done",
+        "enqueued_ns",
+        "expires_ns",
+        "held",
+        "key",
+        "level",
+        "pieces",
+        "priority",
+        "rows",
+        "running",
+        "timeout_us",
+        "wanted",
+    )
+
+    def __init__(
+        self,
+        arrays: Sequence[Part | None],
+        rows: int,
+        key: ShapeKey,
+        wanted: tuple[int, ...] | None = None,
+        priority: int = 0,
+        timeout_us: int = 0,
+        deadline_ns: int | None = None,
+    ) -> None:
+        self.arrays = arrays
+        self.rows = rows
+        self.key = key
+        self.wanted = wanted
+        self.priority = priority
+        self.timeout_us = timeout_us
+        self.deadline_ns = deadline_ns
+        self.enqueued_ns = 0
+        self.expires_ns = 0
+        self.level = 0
+        self.delayed = False
+        self.running = False
+        self.done = False
+        self.held: Outcome | None = None
+        self.pieces: Sequence[Rider] = ()
+
+    def settle(self, outcome: Outcome) -> None:
+        """Its end. Called exactly once, on the loop, by the batcher only; must not raise."""
+        raise NotImplementedError

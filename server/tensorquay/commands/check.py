@@ -1,5 +1,7 @@
 """`tensorquay check`: what a repository would serve, and everything that is wrong with it, without serving it.
 
+Certificates and keys too, when they are named.
+
 Goes as far as a load does before it makes a session: scan, configuration, the graph's signature, labels, warm-up files,
 instances.
 Whether a GPU or an execution provider is there is a question to the machine that serves, so it is not asked here.
@@ -20,6 +22,7 @@ import click
 from tensorquay.backends.registry import BackendRegistry
 from tensorquay.commands.folders import refuse_model_folder
 from tensorquay.commands.output import console, table
+from tensorquay.commands.tls_options import check_files, checked_files
 from tensorquay.config.effective import DEFAULT_MAX_BATCH_SIZE, Defaults, effective
 from tensorquay.config.model import (
     AllVersions,
@@ -33,7 +36,7 @@ from tensorquay.core.datatypes import DataType
 from tensorquay.core.errors import ServingError
 from tensorquay.lifecycle.instances import plan_instances
 from tensorquay.lifecycle.labels import read_labels, unlabelled
-from tensorquay.lifecycle.samples import check_files
+from tensorquay.lifecycle.samples import check_files as check_sample
 from tensorquay.repository.scan import scan, why_empty
 from tensorquay.repository.snapshot import ModelFolder, RepositoryUnreadable, VersionFiles, describe_policy
 from tensorquay.repository.version_policy import select
@@ -63,8 +66,9 @@ class Finding:
 @click.command(
     short_help="Check a repository without serving it.", context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.argument("repositories", nargs=-1, required=True, metavar="REPOSITORY...", type=click.Path(path_type=Path))
+@click.argument("repositories", nargs=-1, metavar="REPOSITORY...", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
+@checked_files
 @click.option(
     "--default-max-batch-size",
     default=DEFAULT_MAX_BATCH_SIZE,
@@ -73,12 +77,22 @@ class Finding:
     help="As of 'serve'.",
 )
 @click.pass_context
-def check(ctx: click.Context, repositories: tuple[Path, ...], as_json: bool, default_max_batch_size: int) -> None:
-    """Check the models of repositories without serving them.
+def check(
+    ctx: click.Context,
+    /,
+    repositories: tuple[Path, ...],
+    as_json: bool,
+    default_max_batch_size: int,
+    **tls: Path | None,
+) -> None:
+    """Check the models of repositories, and certificates, without serving them.
 
     Prints the configuration in force of every model with each value's origin (the configuration file, the graph, or a
     default), and every problem. Exit code 1 when there is one. Whether GPUs and providers are there is not checked.
     """
+    if not repositories and not any(tls.values()):
+        raise click.UsageError("check what? Name a repository: 'tensorquay check model_repo'", ctx)
+    good, bad = check_files(tls)
     try:
         snapshot = scan(repositories)
     except RepositoryUnreadable as exc:
@@ -89,10 +103,10 @@ def check(ctx: click.Context, repositories: tuple[Path, ...], as_json: bool, def
     defaults, backends = Defaults(max_batch_size=default_max_batch_size), BackendRegistry()
     findings = [_examine(snapshot.models[name], defaults, backends) for name in sorted(snapshot.models)]
     if as_json:
-        click.echo(json.dumps(_as_json(findings, snapshot.notes), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_as_json(findings, snapshot.notes, good, bad), indent=2, ensure_ascii=False))
     else:
-        _print(findings, snapshot.notes)
-    ctx.exit(1 if any(finding.problems for finding in findings) else 0)
+        _print(findings, snapshot.notes, good, bad)
+    ctx.exit(1 if bad or any(finding.problems for finding in findings) else 0)
 
 
 def _examine(model: ModelFolder, defaults: Defaults, backends: BackendRegistry) -> Finding:
@@ -118,6 +132,13 @@ def _examine(model: ModelFolder, defaults: Defaults, backends: BackendRegistry) 
         if version not in wanted:
             why = f": {files.problem}" if files.problem else ""
             finding.remarks.append(f"version {version} is not served ({describe_policy(model.policy)}){why}")
+            continue
+        if files.source is not None:
+            finding.serves.append(version)
+            finding.remarks.append(
+                f"version {version} is {files.source.shown} ({files.source.name}): imported when it is served, and "
+                "checked then ('tensorquay import' tells now whether it can be)"
+            )
             continue
         try:
             in_force, notes = _effective(model, files, defaults, backends)
@@ -146,7 +167,7 @@ def _effective(
     found = effective(model.name, model.config, graph.inputs, graph.outputs, defaults=defaults)
     labels = read_labels(model.path, found.config)
     for sample in found.config.warmup:
-        check_files(sample, model.path)
+        check_sample(sample, model.path)
     groups = found.config.instance_groups
     # As if every GPU that is named were there: the limits on instances hold on any machine.
     plan_instances(groups, sorted({0, *(gpu for group in groups for gpu in group.gpus)}))
@@ -192,9 +213,9 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _as_json(findings: list[Finding], notes: tuple[str, ...]) -> dict[str, Any]:
+def _as_json(findings: list[Finding], notes: tuple[str, ...], good: list[str], bad: list[str]) -> dict[str, Any]:
     return {
-        "ok": not any(finding.problems for finding in findings),
+        "ok": not bad and not any(finding.problems for finding in findings),
         "models": [
             {
                 "name": finding.model,
@@ -207,6 +228,7 @@ def _as_json(findings: list[Finding], notes: tuple[str, ...]) -> dict[str, Any]:
             }
             for finding in findings
         ],
+        "tls": {"remarks": good, "problems": bad},
         "remarks": list(notes),
     }
 
@@ -215,7 +237,8 @@ def _jsonable(facts: Mapping[str, object]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else str(value) for name, value in facts.items() if name != "text"}
 
 
-def _print(findings: list[Finding], notes: tuple[str, ...]) -> None:
+def _print(findings: list[Finding], notes: tuple[str, ...], good: list[str], bad: list[str]) -> None:
+    """Args: good, bad: sentences about TLS files."""
     out = console()
     for finding in findings:
         serves = f"would serve {_versions(finding.serves)}" if finding.serves else "would serve nothing"
@@ -225,14 +248,17 @@ def _print(findings: list[Finding], notes: tuple[str, ...]) -> None:
         for remark in finding.remarks:
             out.print(f"note: {_one_line(remark)}")
         out.print()
-    for note in notes:
+    for note in (*notes, *good):
         out.print(f"note: {_one_line(note)}")
+    for sentence in bad:
+        out.print(f"problem: {_one_line(sentence)}", style="red")
     problems = [(finding.model, each) for finding in findings for each in finding.problems]
     for model, problem in problems:
         where = model if problem.version is None else f"{model} version {problem.version}"
         out.print(f"problem: {where}: {_one_line(problem.text)}", style="red")
     models = f"{len(findings)} model{'' if len(findings) == 1 else 's'}"
-    out.print(f"{models}, {len(problems)} problem{'' if len(problems) == 1 else 's'}")
+    count = len(problems) + len(bad)
+    out.print(f"{models}, {count} problem{'' if count == 1 else 's'}")
 
 
 def _versions(versions: list[int]) -> str:

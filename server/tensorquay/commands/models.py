@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
 import httpx
 
+from tensorquay.commands import provenance
 from tensorquay.commands.output import console, table
+from tensorquay.commands.tls_options import Reaching, reaching
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _STYLES = {"READY": "green", "UNAVAILABLE": "red", "LOADING": "yellow", "UNLOADING": "yellow"}
@@ -35,6 +39,7 @@ class Server:
     headers: Mapping[str, str] = field(default_factory=dict)
     as_json: bool = False
     transport: httpx.BaseTransport | None = None
+    tls: Reaching = field(default_factory=Reaching)
 
     @property
     def url(self) -> str:
@@ -50,7 +55,9 @@ class Server:
         """
         timeout_s = usual_timeout_s if self.timeout_s is None else self.timeout_s
         try:
-            with httpx.Client(timeout=timeout_s, transport=self.transport, headers=dict(self.headers)) as client:
+            with httpx.Client(
+                timeout=timeout_s, transport=self.transport, headers=dict(self.headers), verify=self._verify()
+            ) as client:
                 answer = client.request(verb, self.url + path, json=body)
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise click.ClickException(f"no answer from {self.url}: {exc or type(exc).__name__}") from exc
@@ -64,6 +71,12 @@ class Server:
             text = decoded.get("error") if isinstance(decoded, dict) else None
             raise click.ClickException(f"{self.url} answered {answer.status_code}: {text or answer.reason_phrase}")
         return decoded
+
+    def _verify(self) -> ssl.SSLContext | bool:
+        verify = self.tls.context()
+        if verify is not True and not self.url.startswith("https://"):
+            raise click.ClickException(f"--ca, --cert, --key and --insecure are for https:// addresses, not {self.url}")
+        return verify
 
 
 def _read_headers(_ctx: click.Context, _parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
@@ -99,14 +112,24 @@ def _reaching(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--url", help=f"The server's HTTP address; else TENSORQUAY_URL, else {DEFAULT_URL}."),
     ):
         command = option(command)
-    return command
+    return reaching(command)
 
 
 def _for_server(command: Callable[..., None]) -> Callable[..., None]:
     """`command(server, …)` as a subcommand that takes the options of `_reaching` itself."""
 
     @wraps(command)
-    def call(url: str | None, timeout_s: float | None, headers: Mapping[str, str], as_json: bool, **rest: Any) -> None:
+    def call(
+        url: str | None,
+        timeout_s: float | None,
+        headers: Mapping[str, str],
+        as_json: bool,
+        ca: Path | None,
+        cert: Path | None,
+        key: Path | None,
+        insecure: bool,
+        **rest: Any,
+    ) -> None:
         server: Server = click.get_current_context().obj
         command(
             replace(
@@ -115,6 +138,7 @@ def _for_server(command: Callable[..., None]) -> Callable[..., None]:
                 timeout_s=server.timeout_s if timeout_s is None else timeout_s,
                 headers={**server.headers, **headers},
                 as_json=as_json or server.as_json,
+                tls=Reaching(ca, cert, key, insecure).over(server.tls),
             ),
             **rest,
         )
@@ -130,12 +154,20 @@ def _for_server(command: Callable[..., None]) -> Callable[..., None]:
 @_reaching
 @click.pass_context
 def models(
-    ctx: click.Context, url: str | None, timeout_s: float | None, headers: Mapping[str, str], as_json: bool
+    ctx: click.Context,
+    url: str | None,
+    timeout_s: float | None,
+    headers: Mapping[str, str],
+    as_json: bool,
+    ca: Path | None,
+    cert: Path | None,
+    key: Path | None,
+    insecure: bool,
 ) -> None:
     """Show the models, versions, states and reasons of a running server."""
     transport = ctx.obj if isinstance(ctx.obj, httpx.BaseTransport) else None
     address = url or os.environ.get("TENSORQUAY_URL") or DEFAULT_URL
-    server = ctx.obj = Server(address, timeout_s, headers, as_json, transport)
+    server = ctx.obj = Server(address, timeout_s, headers, as_json, transport, Reaching(ca, cert, key, insecure))
     if ctx.invoked_subcommand is None:
         index = server.ask("POST", "/v2/repository/index", {})
         if as_json:
@@ -155,15 +187,19 @@ def models(
 @click.option("--version", default="", help="One version instead of the one that is served by default.")
 @_for_server
 def show(server: Server, name: str, version: str) -> None:
-    """Show one model: inputs, outputs, where it runs, its counters."""
+    """Show one model: inputs, outputs, where it runs, its counters, and where it comes from if it was imported."""
     path = _path(name) + (f"/versions/{quote(version, safe='')}" if version else "")
     metadata = server.ask("GET", path)
     statistics = server.ask("GET", f"{path}/stats")
+    record = _provenance(server, path)
     if server.as_json:
-        _print_json({"metadata": metadata, "statistics": statistics})
+        _print_json({"metadata": metadata, "statistics": statistics, **({"provenance": record} if record else {})})
         return
     out = console()
     _checked(lambda: _show(out.print, metadata, statistics), server)
+    if record:
+        out.print("")
+        out.print(provenance.shown(record))
 
 
 @models.command()
@@ -209,6 +245,15 @@ def _statistics(server: Server) -> dict[tuple[str, str], Any]:
     except click.ClickException:
         return {}
     return _checked(lambda: {(s["name"], s["version"]): s for s in answer["model_stats"]}, server)  # type: ignore[no-any-return]
+
+
+def _provenance(server: Server, path: str) -> Mapping[str, Any]:
+    """Where the model comes from; empty when it was not imported, or the server does not tell."""
+    try:
+        answer = server.ask("GET", f"{path}/provenance")
+    except click.ClickException:
+        return {}
+    return answer if isinstance(answer, dict) else {}
 
 
 def _row(entry: Mapping[str, Any], counts: Mapping[tuple[str, str], Any]) -> list[str]:

@@ -36,16 +36,12 @@ NO_EFFECT: Mapping[str, str] = {
 }
 """Accepted with a note: none of them changes what a client gets."""
 
-_TLS = "this server does not do TLS on its gRPC port; end TLS in a proxy in front of it"
 _KEEPALIVE = "keepalive and connection age have fixed bounds here (docs/http2.md); remove the flag"
 _CLOUD = (
     "this server speaks the V2 protocol on its HTTP port only; remove the flag and route the platform's paths to it"
 )
 
 REFUSED: Mapping[str, str] = {
-    "grpc-server-cert": _TLS,
-    "grpc-server-key": _TLS,
-    "grpc-root-cert": _TLS,
     "grpc-keepalive-time": _KEEPALIVE,
     "grpc-keepalive-timeout": _KEEPALIVE,
     "grpc-http2-max-pings-without-data": _KEEPALIVE,
@@ -71,8 +67,6 @@ REFUSED: Mapping[str, str] = {
 """Refused: without them the server would not do what was asked for."""
 
 REFUSED_WHEN_ON: Mapping[str, str] = {
-    "grpc-use-ssl": _TLS,
-    "grpc-use-ssl-mutual": _TLS,
     "grpc-keepalive-permit-without-calls": _KEEPALIVE,
     "allow-sagemaker": _CLOUD,
     "allow-vertex-ai": _CLOUD,

@@ -32,6 +32,10 @@ from tensorquay.core.tensors import MAX_ELEMENTS, MAX_RANK
 
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
+
+IMPORTED_PLATFORMS = frozenset({"pytorch_libtorch", "tensorflow_savedmodel", "tensorflow_graphdef"})
+IMPORTED_BACKENDS = frozenset({"pytorch", "tensorflow"})
+"""What Triton's repositories call models that arrive in these formats here; they are served as ONNX all the same."""
 GPU_PROVIDERS = ("tensorrt", "cuda")
 CPU_PROVIDERS = ("openvino", "cpu")
 GRAPH_LEVELS = ("disabled", "basic", "extended", "all")
@@ -149,8 +153,8 @@ class _Rules:
 
     def header(self, config: ModelConfig) -> None:
         self.need(config.name == "" or is_model_name(config.name), "name", config.name, "it cannot name a folder")
-        self.need(config.platform in {"", PLATFORM}, "platform", config.platform, f"only '{PLATFORM}' is served here")
-        self.need(config.backend in {"", BACKEND}, "backend", config.backend, f"only '{BACKEND}' is served here")
+        self._one_of("platform", config.platform, PLATFORM, IMPORTED_PLATFORMS)
+        self._one_of("backend", config.backend, BACKEND, IMPORTED_BACKENDS)
         if config.default_model_filename:
             self.inside("model_file", config.default_model_filename)
         if config.max_batch_size is not None:
@@ -160,6 +164,10 @@ class _Rules:
                 config.max_batch_size,
                 f"it must be 0 (axis 0 is not a batch) or from 1 to {MAX_BATCH_SIZE}",
             )
+
+    def _one_of(self, key: str, given: str, ours: str, imported: frozenset[str]) -> None:
+        rule = f"only '{ours}' is served here, and what is imported to it ({', '.join(sorted(imported))})"
+        self.need(given in {"", ours, *imported}, key, given, rule)
 
     def tensors(self, kind: str, tensors: Sequence[TensorConfig], *, batches: bool) -> None:
         self.need(len(tensors) <= MAX_TENSORS, kind, len(tensors), _at_most(MAX_TENSORS))

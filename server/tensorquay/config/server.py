@@ -25,6 +25,8 @@ from pydantic import (
     model_validator,
 )
 
+from tensorquay.config.tls import TlsFiles, TlsFlags
+
 MAX_GRPC_MESSAGE = 2**31 - 1
 """gRPC's own limit, and Triton's default."""
 
@@ -154,6 +156,7 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Restrictions = Annotated[dict[str, RestrictedKey], BeforeValidator(_restrictions)]
 
 _REPOSITORY, _HTTP, _GRPC, _METRICS = "Model repository", "HTTP", "gRPC", "Metrics"
+_IMPORT = "Import"
 _LIMITS, _LOGS, _TRACE, _SERVER = "Limits", "Logs", "Traces", "Server"
 
 
@@ -202,6 +205,27 @@ class ServerConfig(BaseModel):
         description="max_batch_size of a model that can batch and does not say; 0: none batches.",
     )
 
+    auto_import: Annotated[bool, Flag(_IMPORT)] = Field(
+        default=True,
+        description="Import models of other kinds (model.pt2, saved_model.pb, model.keras …) that are dropped as a "
+        "version, and serve them when they are proven equal.",
+    )
+    import_cache: Annotated[Path | None, Flag(_IMPORT, metavar="DIR")] = Field(
+        default=None, description="Where imported models are kept; unset: tensorquay/imports in the user's cache."
+    )
+    import_cache_bytes: Annotated[int, Flag(_IMPORT)] = Field(
+        default=20 * 2**30, ge=0, le=2**50, description="What is kept there at most; the longest unused goes first."
+    )
+    import_python: Annotated[Path | None, Flag(_IMPORT, metavar="FILE")] = Field(
+        default=None, description="Interpreter that has the frameworks, if the server's own has not."
+    )
+    import_timeout_secs: Annotated[float, Flag(_IMPORT)] = Field(
+        default=1800.0, gt=0, le=86_400, allow_inf_nan=False, description="Longest time of one import."
+    )
+    import_memory_bytes: Annotated[int, Flag(_IMPORT)] = Field(
+        default=0, ge=0, le=2**50, description="Most memory of one import; 0: 80 % of what is free when it starts."
+    )
+
     allow_http: Annotated[bool, Flag(_HTTP)] = Field(default=True, description="Serve HTTP.")
     http_host: Annotated[str, Flag(_HTTP, ("http-address",), "ADDRESS")] = Field(
         default="0.0.0.0",
@@ -224,6 +248,22 @@ class ServerConfig(BaseModel):
     http_header_forward_pattern: Annotated[str, Flag(_HTTP, metavar="REGEX")] = Field(
         default="", max_length=1000, description="Headers whose whole name matches become request parameters."
     )
+    http_use_ssl: Annotated[bool, Flag(_HTTP)] = Field(
+        default=False, description="Serve HTTPS; needs the certificate and its key."
+    )
+    http_use_ssl_mutual: Annotated[bool, Flag(_HTTP)] = Field(
+        default=False, description="TLS, and only for clients with a certificate signed in the root certificates."
+    )
+    http_server_cert: Annotated[Path | None, Flag(_HTTP, metavar="FILE")] = Field(
+        default=None,
+        description="The server's certificate, then those that signed it, in PEM; read again when replaced.",
+    )
+    http_server_key: Annotated[Path | None, Flag(_HTTP, metavar="FILE")] = Field(
+        default=None, description="The certificate's key in PEM, not encrypted."
+    )
+    http_root_cert: Annotated[Path | None, Flag(_HTTP, metavar="FILE")] = Field(
+        default=None, description="Authorities that sign clients' certificates, in PEM."
+    )
 
     allow_grpc: Annotated[bool, Flag(_GRPC)] = Field(default=True, description="Serve gRPC.")
     grpc_host: Annotated[str, Flag(_GRPC, ("grpc-address",), "ADDRESS")] = Field(
@@ -244,6 +284,22 @@ class ServerConfig(BaseModel):
     grpc_header_forward_pattern: Annotated[str, Flag(_GRPC, metavar="REGEX")] = Field(
         default="", max_length=1000, description="Metadata whose whole key matches becomes request parameters."
     )
+    grpc_use_ssl: Annotated[bool, Flag(_GRPC)] = Field(
+        default=False, description="Serve gRPC over TLS; needs the certificate and its key."
+    )
+    grpc_use_ssl_mutual: Annotated[bool, Flag(_GRPC)] = Field(
+        default=False, description="TLS, and only for clients with a certificate signed in the root certificates."
+    )
+    grpc_server_cert: Annotated[Path | None, Flag(_GRPC, metavar="FILE")] = Field(
+        default=None,
+        description="The server's certificate, then those that signed it, in PEM; read again when replaced.",
+    )
+    grpc_server_key: Annotated[Path | None, Flag(_GRPC, metavar="FILE")] = Field(
+        default=None, description="The certificate's key in PEM, not encrypted."
+    )
+    grpc_root_cert: Annotated[Path | None, Flag(_GRPC, metavar="FILE")] = Field(
+        default=None, description="Authorities that sign clients' certificates, in PEM."
+    )
 
     allow_metrics: Annotated[bool, Flag(_METRICS)] = Field(default=True, description="Serve Prometheus metrics.")
     metrics_host: Annotated[str, Flag(_METRICS, ("metrics-address",), "ADDRESS")] = Field(
@@ -253,6 +309,9 @@ class ServerConfig(BaseModel):
         description="Address to listen on; the HTTP address when not given.",
     )
     metrics_port: Annotated[Port, Flag(_METRICS)] = Field(default=8002, description="Port; 0 picks a free one.")
+    metrics_use_ssl: Annotated[bool, Flag(_METRICS)] = Field(
+        default=False, description="Serve metrics as the HTTP port serves: its certificate, its demands on clients."
+    )
 
     max_inflight_requests: Annotated[int, Flag(_LIMITS)] = Field(
         default=8192, ge=1, le=10**7, description="Requests accepted and not yet answered; more are refused with 429."
@@ -282,6 +341,9 @@ class ServerConfig(BaseModel):
         ge=0,
         le=4096,
         description="CPU threads for all models together; 0: from the container's quota and affinity.",
+    )
+    frontends: Annotated[int, Flag(_SERVER)] = Field(
+        default=0, ge=0, le=64, description="Processes that serve HTTP and gRPC for the one that runs the models."
     )
     allow_client_shm: Annotated[bool, Flag(_SERVER)] = Field(
         default=False,
@@ -328,7 +390,23 @@ class ServerConfig(BaseModel):
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for the operator about what was accepted without effect."""
-        return self._notes
+        return self._notes + tuple(filter(None, (self._tls("http").note(), self._tls("grpc").note())))
+
+    @property
+    def http_tls(self) -> TlsFiles | None:
+        """The files of the HTTP port; None when it is plain."""
+        return self._tls("http").files()
+
+    @property
+    def grpc_tls(self) -> TlsFiles | None:
+        """The files of the gRPC port; None when it is plain."""
+        return self._tls("grpc").files()
+
+    def _tls(self, port: str) -> TlsFlags:
+        names = (f"{port}_use_ssl_mutual", f"{port}_server_cert", f"{port}_server_key", f"{port}_root_cert")
+        switch = f"{port}_use_ssl"
+        said = getattr(self, switch) if switch in self.model_fields_set else None
+        return TlsFlags(port, said, *(getattr(self, name) for name in names))
 
     def with_sources(self, origins: Mapping[str, str], notes: tuple[str, ...]) -> ServerConfig:
         """A copy that remembers where its values came from."""
@@ -394,6 +472,13 @@ class ServerConfig(BaseModel):
             for other, other_host, other_port in open_ports[:index]:
                 if port == other_port and (host == other_host or "0.0.0.0" in {host, other_host}):
                     raise ValueError(f"{other} and {name} are both {port}; give each its own port")
+        if self.metrics_use_ssl and self.http_tls is None:
+            raise ValueError("metrics_use_ssl needs http_use_ssl: the metrics port has that port's certificate")
+        for door in ("http", "grpc"):
+            self._tls(door).files()
+        for door, transport in (("http", self.http_transport), ("grpc", self.grpc_transport)):
+            if self.frontends and getattr(self, f"allow_{door}") and transport.value != "native":
+                raise ValueError(f"frontends needs {door}_transport native, got {transport.value}; leave one out")
         if self.load_model and self.model_control_mode is not ControlMode.EXPLICIT:
             raise ValueError("load_model needs model_control_mode explicit; in the other modes every model is loaded")
         if "*" in self.load_model and len(self.load_model) > 1:

@@ -27,7 +27,10 @@ NOT_SETTINGS = frozenset({"TENSORQUAY_URL", "TENSORQUAY_CONFIG"})
 _LIST_FIELDS = frozenset(
     {"model_repository", "load_model", "http_restricted_api", "grpc_restricted_protocol", "trace_level"}
 )
-_PATH_FIELDS = frozenset({"model_repository", "log_file", "trace_file"})
+_PATH_FIELDS = frozenset(
+    {"model_repository", "log_file", "trace_file"}
+    | {f"{port}_{file}" for port in ("http", "grpc") for file in ("server_cert", "server_key", "root_cert")}
+)
 
 # Kubernetes puts variables of these shapes into every pod beside a Service called "tensorquay" or "tensorquay-…";
 # they are no settings, and TENSORQUAY_HTTP_PORT=tcp://10.0.0.7:80 must not stop the server.

@@ -21,9 +21,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clocks."""
 
-    def now_ns(self) -> int:
-        """See `Clock.now_ns`."""
-        return time.monotonic_ns()
+    # The function itself: a method around it would double the price of every look at the clock.
+    now_ns = staticmethod(time.monotonic_ns)
 
     def wall_ms(self) -> int:
         """See `Clock.wall_ms`."""

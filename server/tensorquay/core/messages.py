@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeAlias
 
 from tensorquay.core.datatypes import DataType
 from tensorquay.core.errors import ServingError
+from tensorquay.core.packed import Ride
 from tensorquay.core.signature import TensorSpec
 from tensorquay.core.tensors import Tensor
 
@@ -19,6 +21,9 @@ Layout: TypeAlias = tuple[tuple[str, DataType, tuple[int, ...]], ...]
 
 Parameter: TypeAlias = bool | int | float | str
 """A value a client may attach to a request, an input or an output."""
+
+NO_PARAMETERS: Mapping[str, Parameter] = MappingProxyType({})
+"""What most requests and answers carry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class InferRequest:
     model_name: str
     model_version: str
     id: str
-    inputs: list[Tensor]
+    inputs: Sequence[Tensor]
     outputs: list[RequestedOutput] | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     priority: int = 0
@@ -75,7 +80,7 @@ class InferResponse:
     model_version: str
     id: str
     outputs: Sequence[Tensor]
-    timings: Timings
+    timings: Timings | Ride
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from tensorquay.core.datatypes import Array, DataType
 from tensorquay.core.errors import InvalidArgument, ModelFailed
+from tensorquay.core.packed import PackedTensors, Part
 from tensorquay.core.tensors import Tensor
 
 ShapeKey: TypeAlias = tuple[tuple[int, ...] | None, ...]
@@ -42,14 +43,9 @@ class TensorSpec:
     labels: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class Checked:
-    """A request that fits: arrays in the signature's input order (None: optional, not sent), ready to be batched."""
-
-    arrays: tuple[Array | None, ...]
-    rows: int
-    key: ShapeKey
-    byte_size: int
+Checked: TypeAlias = tuple[Sequence[Part | None], int, ShapeKey, int]
+"""A request that fits: its tensors in the signature's input order (None: optional, not sent), its rows, the key of
+those who may share a batch with it, and the bytes of its tensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +62,16 @@ class Signature:
     unbatched_because: str = ""
     _input_index: Mapping[str, int] = field(init=False, repr=False, compare=False)
     _output_index: Mapping[str, int] = field(init=False, repr=False, compare=False)
-    _known: dict[int, tuple[object, tuple[int, ...], int, ShapeKey, int]] = field(
+    _known: dict[int, tuple[object, tuple[int, ...] | None, int, ShapeKey, int]] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
+    output_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
     reshapes_outputs: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_input_index", {spec.name: i for i, spec in enumerate(self.inputs)})
         object.__setattr__(self, "_output_index", {spec.name: i for i, spec in enumerate(self.outputs)})
+        object.__setattr__(self, "output_names", tuple(spec.name for spec in self.outputs))
         object.__setattr__(self, "reshapes_outputs", any(spec.reshape is not None for spec in self.outputs))
 
     @property
@@ -107,9 +105,11 @@ class Signature:
             # The object itself is kept beside its id, so that no other can have that id meanwhile.
             if known is not None and known[0] is layout:
                 _, order, rows, shape_key, byte_size = known
-                return Checked(
-                    tuple(None if number < 0 else inputs[number].array for number in order), rows, shape_key, byte_size
-                )
+                parts: Sequence[Part | None]
+                parts = inputs.parts if type(inputs) is PackedTensors else [tensor.array for tensor in inputs]
+                if order is not None:
+                    parts = [None if number < 0 else parts[number] for number in order]
+                return parts, rows, shape_key, byte_size
         checked = self._check(inputs)
         if layout is not None and not any(spec.reshape is not None for spec in self.inputs):
             self._remember(layout, inputs, checked)
@@ -123,7 +123,8 @@ class Signature:
         order = [-1] * len(self.inputs)
         for number, tensor in enumerate(inputs):
             order[self._input_index[tensor.name]] = number
-        self._known[id(layout)] = layout, tuple(order), checked.rows, checked.key, checked.byte_size
+        in_order = order == list(range(len(order)))
+        self._known[id(layout)] = layout, None if in_order else tuple(order), *checked[1:]
 
     def _check(self, inputs: Sequence[Tensor]) -> Checked:
         arrays: list[Array | None] = [None] * len(self.inputs)
@@ -169,7 +170,7 @@ class Signature:
             byte_size += tensor.byte_size
         if len(inputs) != len(self.inputs):
             self._refuse_missing(arrays, len(inputs))
-        return Checked(tuple(arrays), max(rows, 0) if self.max_batch_size > 0 else 1, tuple(key), byte_size)
+        return tuple(arrays), max(rows, 0) if self.max_batch_size > 0 else 1, tuple(key), byte_size
 
     def output_to_wire(self, position: int, array: Array) -> Array:
         """Output `position` as the model gave it (batch axis included), in the shape the wire promises.

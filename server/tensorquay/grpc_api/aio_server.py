@@ -17,12 +17,14 @@ import grpc.aio
 
 from tensorquay.core.errors import ServingError, Unavailable
 from tensorquay.engine import InferenceEngine
-from tensorquay.grpc_api.control import SERVICE, Method, category_of
 from tensorquay.grpc_api.infer import MAX_STREAM_INFLIGHT, InferHandler, InferStream
+from tensorquay.grpc_api.methods import SERVICE, Method, category_of
 from tensorquay.protocol import reflection
 from tensorquay.protocol.status import grpc_code, grpc_message
 from tensorquay.telemetry.unexpected import unexpected
 from tensorquay.transport.listen import PortTaken
+from tensorquay.transport.tls import Certificates
+from tensorquay.transport.tls_files import TlsMaterial
 
 _log = logging.getLogger("tensorquay.grpc")
 
@@ -40,6 +42,7 @@ class GrpcServer:
     Args:
         restricted: access category → (header, value); the metadata key is "triton-grpc-protocol-" + header.
         max_message_bytes: largest message either way.
+        tls: the certificates of the port; None for cleartext.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class GrpcServer:
         port: int,
         restricted: Mapping[str, tuple[str, str]],
         max_message_bytes: int,
+        tls: Certificates | None = None,
     ) -> None:
         self._engine = engine
         self._server = grpc.aio.server(
@@ -72,7 +76,10 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers((_Router(calls, control),))
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port = int(self._server.add_insecure_port(address))
+            if tls is None:
+                self.port = int(self._server.add_insecure_port(address))
+            else:
+                self.port = int(self._server.add_secure_port(address, _credentials(tls)))
         except RuntimeError as error:
             raise PortTaken(
                 f"cannot listen for gRPC on {host} port {port}: it is taken or not ours to listen on; stop the other "
@@ -88,6 +95,28 @@ class GrpcServer:
         stopping = asyncio.ensure_future(self._server.stop(grace_s))
         self._calls.end_streams()
         await stopping
+
+
+def _credentials(tls: Certificates) -> Any:
+    """The newest certificate for every handshake; gRPC asks from threads of its own."""
+    used = tls.newest()
+
+    def configuration(material: TlsMaterial) -> Any:
+        return grpc.ssl_server_certificate_configuration(
+            [(material.key, material.certificate)], root_certificates=material.roots
+        )
+
+    def newer() -> Any:
+        nonlocal used
+        newest = tls.newest()
+        if newest is used:
+            return None
+        used = newest
+        return configuration(newest)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(used), newer, require_client_authentication=used.roots is not None
+    )
 
 
 class _Router(grpc.GenericRpcHandler):  # type: ignore[misc]

@@ -6,19 +6,15 @@ Metadata, configuration, statistics, repository, settings, shared memory and `gr
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Mapping
 
 from tensorquay.config.triton import to_triton_proto
 from tensorquay.core.errors import Unimplemented
 from tensorquay.engine import InferenceEngine
+from tensorquay.grpc_api.methods import HEALTH_CHECK, SERVICE, Method
 from tensorquay.protocol import health
 from tensorquay.protocol import proto_bodies as codec
 from tensorquay.protocol.shared_memory import shared_memory_off
-
-Method: TypeAlias = Callable[[bytes], Awaitable[bytes]]
-
-SERVICE = "/inference.GRPCInferenceService/"
 
 
 def control_methods(engine: InferenceEngine) -> Mapping[str, Method]:
@@ -47,39 +43,8 @@ def control_methods(engine: InferenceEngine) -> Mapping[str, Method]:
             ("LogSettings", calls.log_settings),
         )
     }
-    table["/grpc.health.v1.Health/Check"] = calls.health_check
+    table[HEALTH_CHECK] = calls.health_check
     return table
-
-
-def category_of(path: str) -> str | None:
-    """The access category (`--grpc-restricted-protocol`) of a method path, or None."""
-    if path.startswith("/grpc.health."):
-        return "health"
-    return _CATEGORIES.get(path.removeprefix(SERVICE)) if path.startswith(SERVICE) else None
-
-
-_CATEGORIES = {
-    "ServerLive": "health",
-    "ServerReady": "health",
-    "ModelReady": "health",
-    "ServerMetadata": "metadata",
-    "ModelMetadata": "metadata",
-    "ModelInfer": "inference",
-    "ModelStreamInfer": "inference",
-    "ModelConfig": "model-config",
-    "ModelStatistics": "statistics",
-    "RepositoryIndex": "model-repository",
-    "RepositoryModelLoad": "model-repository",
-    "RepositoryModelUnload": "model-repository",
-    "SystemSharedMemoryStatus": "shared-memory",
-    "SystemSharedMemoryRegister": "shared-memory",
-    "SystemSharedMemoryUnregister": "shared-memory",
-    "CudaSharedMemoryStatus": "shared-memory",
-    "CudaSharedMemoryRegister": "shared-memory",
-    "CudaSharedMemoryUnregister": "shared-memory",
-    "TraceSetting": "trace",
-    "LogSettings": "logging",
-}
 
 
 class _Calls:

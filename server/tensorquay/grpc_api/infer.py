@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from tensorquay.core.errors import ServingError
 from tensorquay.core.messages import InferResponse
-from tensorquay.engine import InferenceEngine, Ticket
+from tensorquay.core.predicting import Predictor, Ticket
 from tensorquay.protocol import v2_proto
 from tensorquay.protocol.options import WireOptions
 from tensorquay.protocol.repeats import ProtoRequests
@@ -35,7 +35,7 @@ class InferHandler:
     Args: forward_metadata: metadata whose keys match become string parameters of the request.
     """
 
-    def __init__(self, engine: InferenceEngine, *, forward_metadata: re.Pattern[str] | None = None) -> None:
+    def __init__(self, engine: Predictor, *, forward_metadata: re.Pattern[str] | None = None) -> None:
         self._engine = engine
         self._forward_metadata = forward_metadata
         self._requests = ProtoRequests()
@@ -84,10 +84,11 @@ class InferHandler:
             answer(outcome)
             return
         try:
+            shm = self.shm if options.outputs else None  # only outputs that were asked for by name can go there
             if streamed:
-                encoded = v2_proto.encode_stream_response(outcome, options, shm=self.shm)
+                encoded = v2_proto.encode_stream_response(outcome, options, shm=shm)
             else:
-                encoded = v2_proto.encode_infer(outcome, options, shm=self.shm)
+                encoded = v2_proto.encode_infer(outcome, options, shm=shm)
         except ServingError as error:
             answer(error)
         except Exception as error:  # noqa: BLE001  see `start`

@@ -11,9 +11,9 @@ import logging
 from functools import partial
 
 from tensorquay.core.errors import Overloaded, ServingError
-from tensorquay.engine import Ticket
-from tensorquay.grpc_api.control import Method
+from tensorquay.core.predicting import Ticket
 from tensorquay.grpc_api.infer import MAX_STREAM_INFLIGHT, InferHandler, InferStream
+from tensorquay.grpc_api.methods import Method
 from tensorquay.protocol import reflection
 from tensorquay.telemetry.unexpected import unexpected
 from tensorquay.transport.grpc_call import Call

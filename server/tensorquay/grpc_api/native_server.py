@@ -12,9 +12,9 @@ import ssl
 from collections.abc import Mapping
 
 from tensorquay.core.errors import Unavailable, Unimplemented
-from tensorquay.engine import InferenceEngine
-from tensorquay.grpc_api.control import SERVICE, Method, category_of
+from tensorquay.core.predicting import Predictor
 from tensorquay.grpc_api.infer import InferHandler
+from tensorquay.grpc_api.methods import SERVICE, Method, category_of
 from tensorquay.grpc_api.native_calls import Control, ModelInfer, ModelStreamInfer, Reflection, TaskRoom
 from tensorquay.protocol import reflection
 from tensorquay.transport.grpc_call import Route
@@ -31,12 +31,12 @@ class NativeGrpcServer:
         restricted: access category → (header, value); the metadata key is "triton-grpc-protocol-" + header.
         max_message_bytes: largest message either way.
         max_receiving_bytes: of unfinished messages, over all connections; 0 for no bound.
-        tls: a server context with certificate and key; ALPN is set here.
+        tls: a server context as RFC 9113 §9.2 has it (`transport.tls`); None for cleartext.
     """
 
     def __init__(
         self,
-        engine: InferenceEngine,
+        engine: Predictor,
         infer: InferHandler,
         control: Mapping[str, Method],
         *,

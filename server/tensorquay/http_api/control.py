@@ -16,6 +16,7 @@ from tensorquay import __version__
 from tensorquay.config.triton import to_triton_json
 from tensorquay.core.errors import ServingError, Unimplemented
 from tensorquay.engine import InferenceEngine
+from tensorquay.http_api.provenance import provenance_routes
 from tensorquay.protocol import compression, json_bodies
 from tensorquay.protocol.json_text import parse_json_object
 from tensorquay.protocol.shared_memory import shared_memory_off
@@ -41,6 +42,7 @@ def control_app(engine: InferenceEngine, *, max_body_bytes: int) -> FastAPI:
     )
     for router in (
         _describing(engine),
+        provenance_routes(engine),
         _repository(engine, max_body_bytes),
         _settings(engine, max_body_bytes),
         _shared_memory(engine, max_body_bytes),

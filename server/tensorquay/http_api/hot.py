@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from tensorquay.core.errors import ErrorKind, ServingError
+from tensorquay.core.errors import ServingError
 from tensorquay.engine import InferenceEngine
+from tensorquay.http_api.access import Restrictions
 from tensorquay.http_api.infer import InferHandler
-from tensorquay.http_api.routes import HOT_HEALTH, ModelRoute, category_of, match_model
+from tensorquay.http_api.routes import HOT_HEALTH, ModelRoute, match_model
 from tensorquay.transport.http_message import Answer, Cancellable, HotRoute, HttpReply, error_reply
 
 _READING = frozenset({"GET", "HEAD"})  # some load balancers probe with HEAD
@@ -28,10 +28,7 @@ class HotRoutes:
     ) -> None:
         self._engine = engine
         self._infer = infer
-        self._restricted = {
-            category: (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for category, (name, value) in restricted.items()
-        }
+        self._restrictions = Restrictions(restricted)
 
     @property
     def draining(self) -> bool:
@@ -41,8 +38,7 @@ class HotRoutes:
     def route(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> HotRoute | None:
         """See `HotHandler.route`. A request that may not pass has a route too: the one that says so."""
         try:
-            if self._restricted:
-                self._check_access(path, headers)
+            self._restrictions.check(path, headers)
             return self._find(method, path, headers)
         except ServingError as error:
             return _Fixed(error_reply(error))
@@ -56,17 +52,6 @@ class HotRoutes:
         if route.action == "ready":
             return _ModelReady(self._engine, route) if method in _READING else _method_not_allowed(b"GET, HEAD")
         return self._infer.route(route, headers) if method == "POST" else _method_not_allowed(b"POST")
-
-    def _check_access(self, path: str, headers: Mapping[bytes, bytes]) -> None:
-        needed = self._restricted.get(category_of(path) or "")
-        if needed is None:
-            return
-        name, value = needed
-        if not hmac.compare_digest(headers.get(name, b""), value):
-            raise ServingError(
-                f"This API is restricted, expecting header '{name.decode('latin-1')}'",
-                kind=ErrorKind.PERMISSION_DENIED,
-            )
 
 
 class _Fixed:

@@ -11,16 +11,17 @@ import re
 from collections.abc import Mapping
 from functools import partial
 
-from tensorquay.core.errors import ServingError
+from tensorquay.core.errors import Cancelled, ServingError
 from tensorquay.core.messages import InferRequest, InferResponse
-from tensorquay.engine import InferenceEngine, Ticket
+from tensorquay.core.predicting import Predictor
 from tensorquay.http_api.answers import AnswerShapes
+from tensorquay.http_api.coding import CodingThread, outcome_of
 from tensorquay.http_api.routes import ModelRoute
 from tensorquay.protocol import compression, v2_binary, v2_json
 from tensorquay.protocol.options import WireOptions
 from tensorquay.protocol.repeats import JsonRequests
 from tensorquay.telemetry.unexpected import unexpected
-from tensorquay.transport.http_message import JSON, OCTETS, Answer, HttpReply, error_reply
+from tensorquay.transport.http_message import JSON, OCTETS, Answer, Cancellable, HttpReply, error_reply
 
 _log = logging.getLogger("tensorquay.http")
 
@@ -28,6 +29,9 @@ _HEADER_LENGTH = b"inference-header-content-length"
 _MAX_DIGITS = 19
 _COMPRESS_FROM_BYTES = 256
 """Smaller answers grow by compression."""
+_COMPRESS_BESIDE_BYTES = 64 * 1024
+_DECOMPRESS_BESIDE_BYTES = 4096
+"""From here on the event loop does not wait for it. What is received can be a thousandth of what comes out."""
 
 
 class InferHandler:
@@ -39,11 +43,12 @@ class InferHandler:
     """
 
     def __init__(
-        self, engine: InferenceEngine, *, max_body_bytes: int, forward_headers: re.Pattern[str] | None = None
+        self, engine: Predictor, *, max_body_bytes: int, forward_headers: re.Pattern[str] | None = None
     ) -> None:
         self.engine = engine
         self.max_body_bytes = max_body_bytes
         self._forward_headers = forward_headers
+        self.coding = CodingThread()
 
     def route(self, route: ModelRoute, headers: Mapping[bytes, bytes]) -> InferRoute:
         """The route of requests with these headers.
@@ -91,9 +96,27 @@ class InferRoute:
         self._requests = JsonRequests(route.model, route.version)
         self._answers = AnswerShapes()
 
-    def start(self, body: bytes | memoryview, arrival_ns: int, answer: Answer) -> Ticket | None:
+    def start(self, body: bytes | memoryview, arrival_ns: int, answer: Answer) -> Cancellable | None:
         """See `HotRoute.start`."""
+        coding = self._encoding
+        if coding is None:
+            return self.begin(body, arrival_ns, answer)
+        unpack = partial(compression.decompress, body, coding, self._handler.max_body_bytes)
+        if len(body) < _DECOMPRESS_BESIDE_BYTES:
+            return self.begin(outcome_of(unpack), arrival_ns, answer)
+        unpacking = _Unpacking(self, arrival_ns, answer)
         try:
+            self._handler.coding.run(unpack, unpacking.done, size=len(body))
+        except ServingError as error:
+            answer(error_reply(error))
+            return None
+        return unpacking
+
+    def begin(self, body: bytes | memoryview | Exception, arrival_ns: int, answer: Answer) -> Cancellable | None:
+        """As `start`, with a body that has no coding any more, or what went wrong with it."""
+        try:
+            if isinstance(body, Exception):
+                raise body
             request, options = self._decode(body, arrival_ns)
             return self._handler.engine.infer(request, partial(self._reply, options, answer))
         except ServingError as error:
@@ -104,11 +127,14 @@ class InferRoute:
 
     def _decode(self, body: bytes | memoryview, arrival_ns: int) -> tuple[InferRequest, WireOptions]:
         engine = self._handler.engine
-        if self._encoding is not None:
-            body = compression.decompress(body, self._encoding, self._handler.max_body_bytes)
         shm = engine.regions if engine.regions.enabled else None
         declared = self._declared
-        header_length = None if declared is None else v2_binary.parse_header_length(declared, len(body))
+        if declared is None:
+            header_length = None
+        elif 0 < self.tensors_at <= len(body):
+            header_length = self.tensors_at  # a number, and a possible one
+        else:
+            header_length = v2_binary.parse_header_length(declared, len(body))
         if header_length == 0 or not body:
             signature = engine.signature(self._model, self._version)
             request, options = v2_binary.decode_raw(self._model, self._version, body, signature, arrival_ns=arrival_ns)
@@ -120,32 +146,73 @@ class InferRoute:
 
     def _reply(self, options: WireOptions, answer: Answer, outcome: InferResponse | ServingError) -> None:
         try:
-            reply = self._encode(options, outcome)
+            reply = None
+            if self._coding is None and isinstance(outcome, InferResponse):
+                reply = self._answers.fill(outcome, options)
+            if reply is None:
+                reply = self._encode(options, outcome)
+                if self._coding is not None and reply.length >= _COMPRESS_FROM_BYTES and reply.status == 200:
+                    self._compress(reply, self._coding, answer)
+                    return
         except ServingError as error:
             reply = error_reply(error)
-        except Exception as error:  # noqa: BLE001  see `start`
+        except Exception as error:  # noqa: BLE001  see `begin`
             reply = error_reply(unexpected(error, _log, "answering an inference request"))
         answer(reply)
 
     def _encode(self, options: WireOptions, outcome: InferResponse | ServingError) -> HttpReply:
         if isinstance(outcome, ServingError):
             return error_reply(outcome)
-        if self._coding is None:
-            reply = self._answers.fill(outcome, options)
-            if reply is not None:
-                return reply
         regions = self._handler.engine.regions
         parts, header_length = v2_json.encode_infer(outcome, options, shm=regions if regions.enabled else None)
         headers: list[tuple[bytes, bytes]] = []
         if header_length is not None:
             headers.append((_HEADER_LENGTH, str(header_length).encode()))
-        if self._coding is not None and sum(map(len, parts)) >= _COMPRESS_FROM_BYTES:
-            parts = [compression.compress(parts, self._coding)]
-            headers.append((b"content-encoding", self._coding.encode()))
         reply = HttpReply(200, parts, JSON if header_length is None else OCTETS, headers)
         if self._coding is None:
             self._answers.keep(outcome, options, reply)
         return reply
+
+    def _compress(self, reply: HttpReply, coding: str, answer: Answer) -> None:
+        """Answer with `reply` in its coding. Raises: Overloaded."""
+
+        def compressed(outcome: bytes | Exception) -> None:
+            if isinstance(outcome, Exception):
+                answer(error_reply(unexpected(outcome, _log, "compressing an answer")))
+                return
+            headers = [*reply.headers, (b"content-encoding", coding.encode())]
+            answer(HttpReply(reply.status, [outcome], reply.content_type, headers))
+
+        work = partial(compression.compress, reply.parts, coding)
+        if reply.length < _COMPRESS_BESIDE_BYTES:
+            compressed(work())
+        else:
+            self._handler.coding.run(work, compressed, size=reply.length)
+
+
+class _Unpacking:
+    """A request whose body is being decompressed; then it is what its prediction is."""
+
+    __slots__ = ("_answer", "_arrival_ns", "_left", "_route", "_ticket")
+
+    def __init__(self, route: InferRoute, arrival_ns: int, answer: Answer) -> None:
+        self._route = route
+        self._arrival_ns = arrival_ns
+        self._answer = answer
+        self._left = False
+        self._ticket: Cancellable | None = None
+
+    def cancel(self) -> None:
+        """The client left."""
+        self._left = True
+        if self._ticket is not None:
+            self._ticket.cancel()
+
+    def done(self, body: bytes | Exception) -> None:
+        """It has no coding any more, or is damaged."""
+        if self._left:
+            body = Cancelled("the client cancelled the request")
+        self._ticket = self._route.begin(body, self._arrival_ns, self._answer)
 
 
 def _text(value: bytes | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Carry out the plan: load in threads, swap in one loop step, drain, close. Decides nothing itself.
+"""Carry out the plan: import, load in threads, swap in one loop step, drain, close. Decides nothing itself.
 
 Owns the version table, the served versions and the catalogue. Loop-confined: threads get a recipe and return a loaded
 version. One plan runs whenever something of a model changed; loads beyond `load_threads` wait their turn.
@@ -12,23 +12,26 @@ import logging
 import secrets
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from tensorquay.backends.api import Session
 from tensorquay.batching.batcher import Batcher
 from tensorquay.config.model import BatchingConfig
 from tensorquay.core.clock import Clock
-from tensorquay.core.errors import ServingError
+from tensorquay.core.errors import ServingError, Unavailable
 from tensorquay.core.ids import VersionId
 from tensorquay.core.signature import Signature
+from tensorquay.lifecycle.imports import ImportsModels, NoImports
 from tensorquay.lifecycle.lease import Catalogue, LoadedVersion, ServedModel, ServedVersion, catalogue
 from tensorquay.lifecycle.loader import close_sessions, collect_and_freeze
-from tensorquay.lifecycle.plan import Load, Unload, plan, plan_model
-from tensorquay.lifecycle.recipe import Recipe
+from tensorquay.lifecycle.plan import Load, ModelView, Row, Unload, plan, plan_model
+from tensorquay.lifecycle.recipe import ImportOrder, Recipe
 from tensorquay.lifecycle.state import Event, State
 from tensorquay.lifecycle.table import UNLOADED, VersionTable
 from tensorquay.lifecycle.upload import Upload
-from tensorquay.lifecycle.views import Known, recipe_of, taken_back, view_of
+from tensorquay.lifecycle.views import Known, import_of, recipe_of, taken_back, view_of
 from tensorquay.telemetry.statistics import StatisticsTable, VersionStatistics
 
 _log = logging.getLogger("tensorquay.lifecycle")
@@ -67,6 +70,7 @@ class Fleet:
     the index tells so); set by the manager.
 
     Args:
+        importer: makes ONNX of models of other kinds before they are loaded; None: nobody does.
         tidy: called in the load thread after a load, before the version is READY (garbage collection).
     """
 
@@ -78,6 +82,7 @@ class Fleet:
         *,
         clock: Clock,
         load_threads: int,
+        importer: ImportsModels | None = None,
         tidy: Callable[[], None] = collect_and_freeze,
     ) -> None:
         self.table = VersionTable()
@@ -88,6 +93,8 @@ class Fleet:
         self._statistics = statistics
         self._clock = clock
         self._load_threads = load_threads
+        self._importer = importer or NoImports()
+        self._imports: dict[VersionId, asyncio.Task[Path]] = {}
         self._tidy = tidy
         self._loading = 0
         self._closing = False
@@ -165,7 +172,10 @@ class Fleet:
         self.aim_all({})
 
     async def close(self) -> None:
-        """`retire_all`, then end the threads. Waits for loads (they cannot be stopped), leases and batches."""
+        """`retire_all`, then end the threads. Waits for loads (they cannot be stopped), leases and batches.
+
+        Imports are stopped: a restart begins them anew.
+        """
         self.retire_all()
         await self.idle()
         self._load_pool.shutdown(wait=False)
@@ -184,6 +194,7 @@ class Fleet:
             self.table.forget(name, lambda row: row.id in past)
         rows = self.table.of(name)
         views = {name: view_of(known, rows)} if known is not None else {}
+        self._stop_imports(rows, views.get(name))
         busy_here = sum(row.state is State.LOADING for row in rows)
         retired: list[ServedVersion] = []
         for action in plan(views, rows, busy_here + self._load_threads - self._loading):
@@ -218,13 +229,56 @@ class Fleet:
         self.catalogue = changed
 
     def _begin(self, known: Known, load: Load) -> None:
-        recipe = recipe_of(known, load)
         self.table.begin(load)
-        self._loading += 1
         if known.upload is not None:
             known.upload.hold()
         _log.info("loading %s", load.id.key, extra=_facts(load.id, "load_started"))
-        self._spawn(self._load(recipe, known.upload))
+        order = import_of(known, load)
+        if order is None:
+            # Counted at once, so that the next plan knows that a thread is taken.
+            self._loading += 1
+            self._spawn(self._load(recipe_of(known, load), known.upload))
+        else:
+            task = asyncio.get_running_loop().create_task(
+                self._importer.bring(order, partial(self._say_import, order.id))
+            )
+            self._imports[order.id] = task
+            self._spawn(self._import_and_load(known, load, order, task))
+
+    async def _import_and_load(self, known: Known, load: Load, order: ImportOrder, task: asyncio.Task[Path]) -> None:
+        """An import takes no load thread while it lasts, so that it keeps no other model waiting."""
+        reason = ""
+        try:
+            await asyncio.wait((task,))
+            if task.cancelled():
+                raise Unavailable(f"the import of {order.source.shown} was stopped before its end")
+            path = task.result()
+        except ServingError as exc:
+            reason = exc.message
+        except Exception as exc:  # noqa: BLE001  whatever an import meets must cost this version and nothing else
+            reason = self._unforeseen(exc, order.id, "importing")
+        finally:
+            self._imports.pop(order.id, None)
+        if reason:
+            self._refuse(order.id, reason, known.upload)
+            self._reconcile(order.id.name)
+        else:
+            self.table.remark(order.id, "imported; loading")
+            self._loading += 1
+            await self._load(recipe_of(known, load, path), known.upload)
+
+    def _stop_imports(self, rows: Sequence[Row], view: ModelView | None) -> None:
+        """End imports of what is not there any more, or not as it was: they take long, and nobody wants the result."""
+        if view is not None and view.frozen:
+            return
+        for row in rows:
+            task = self._imports.get(row.id)
+            if task is not None and (view is None or view.versions.get(row.id.version) != row.stamp):
+                task.cancel()
+
+    def _say_import(self, version: VersionId, text: str) -> None:
+        self.table.remark(version, f"importing: {text}")
+        _log.info("importing %s: %s", version.key, text, extra=_facts(version, "import_progress"))
 
     async def _load(self, recipe: Recipe, upload: Upload | None) -> None:
         loop = asyncio.get_running_loop()
@@ -236,10 +290,7 @@ class Fleet:
         except ServingError as exc:
             reason = exc.message
         except Exception as exc:  # noqa: BLE001  a backend may raise anything; it must cost this version and nothing else
-            error_id = secrets.token_hex(4)
-            _log.exception("loading %s failed, error id %s", recipe.id.key, error_id)
-            what = "out of memory" if isinstance(exc, MemoryError) else "internal error"
-            reason = f"{what} while loading the model (error id {error_id}, see the server's log)"
+            reason = self._unforeseen(exc, recipe.id, "loading")
         if reason and loaded is not None:
             await loop.run_in_executor(self._close_pool, close_sessions, loaded.distinct_sessions())
         self._loading -= 1
@@ -248,6 +299,14 @@ class Fleet:
         self._reconcile(recipe.id.name)
         while self._waiting and self._loading < self._load_threads:
             self._reconcile(next(iter(self._waiting)))
+
+    @staticmethod
+    def _unforeseen(error: Exception, version: VersionId, doing: str) -> str:
+        """Log what nobody expected; the reason to show for it."""
+        error_id = secrets.token_hex(4)
+        _log.error("%s %s failed, error id %s", doing, version.key, error_id, exc_info=error)
+        what = "out of memory" if isinstance(error, MemoryError) else "internal error"
+        return f"{what} while {doing} the model (error id {error_id}, see the server's log)"
 
     def _load_in_thread(self, recipe: Recipe) -> LoadedVersion:
         loaded = self._loader.load(recipe)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tensorquay.backends.api import Placement, Session
 from tensorquay.batching.batcher import Batcher
@@ -28,6 +29,7 @@ class LoadedVersion:
     `sessions` has one entry per slot (an entry may repeat); `platform` is what clients call the format.
     `kind` is where it runs: never AUTO.
     `properties` are the facts shown in metadata: provider, threads, instances, why it does not batch, notes.
+    `files` is the folder of the model's file, with what an import left beside it.
     """
 
     id: VersionId
@@ -43,6 +45,7 @@ class LoadedVersion:
     backend: str
     notes: tuple[str, ...] = ()
     properties: Mapping[str, str] = field(default_factory=dict)
+    files: Path = Path()
 
     @property
     def placement(self) -> Placement:
@@ -57,12 +60,13 @@ class LoadedVersion:
 class ServedVersion:
     """A version that answers. Loop-confined; owner: the manager."""
 
-    __slots__ = ("_drained", "batcher", "id", "leases", "loaded", "signature", "stats", "upload")
+    __slots__ = ("_drained", "batcher", "id", "leases", "loaded", "signature", "stats", "upload", "version_text")
 
     def __init__(
         self, loaded: LoadedVersion, batcher: Batcher, stats: VersionStatistics, upload: Upload | None = None
     ) -> None:
         self.id = loaded.id
+        self.version_text = str(loaded.id.version)
         self.loaded = loaded
         self.signature = loaded.signature
         self.batcher = batcher

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tensorquay.backends.api import Backend, GraphSignature, LoadRequest, Session
 from tensorquay.config.effective import Defaults, effective, signature
@@ -53,8 +53,8 @@ class Loader:
         Nothing stays open then.
         """
         started_ns = self._clock.now_ns()
-        declared = recipe.declared
-        backend = self._backend_for(declared if declared is not None else ModelConfig())
+        recipe = _as_onnx(recipe)
+        backend = self._backend_for(recipe.declared if recipe.declared is not None else ModelConfig())
         graph = backend.inspect(recipe.model_path)
         config, takes = self._settle(recipe, graph)
         planned = plan_instances(
@@ -125,6 +125,13 @@ def collect_and_freeze() -> None:
     gc.freeze()
 
 
+def _as_onnx(recipe: Recipe) -> Recipe:
+    """`recipe` without what its configuration says of the format it had before it was imported."""
+    if recipe.imported is None or recipe.declared is None:
+        return recipe
+    return replace(recipe, declared=replace(recipe.declared, platform="", backend="", default_model_filename=""))
+
+
 @dataclass(frozen=True, slots=True)
 class _Parts:
     """What a load has made when all went well."""
@@ -159,6 +166,8 @@ def _describe(recipe: Recipe, backend: Backend, parts: _Parts) -> LoadedVersion:
     }
     if parts.signature.unbatched_because:
         properties["unbatched_because"] = parts.signature.unbatched_because
+    if recipe.imported is not None:
+        properties["imported_from"] = recipe.imported.shown
     if notes:
         properties["notes"] = "; ".join(notes)
     return LoadedVersion(
@@ -175,4 +184,5 @@ def _describe(recipe: Recipe, backend: Backend, parts: _Parts) -> LoadedVersion:
         backend=config.backend or backend.name,
         notes=notes,
         properties=properties,
+        files=recipe.model_path.parent,
     )

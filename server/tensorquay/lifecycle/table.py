@@ -54,6 +54,12 @@ class VersionTable:
         self._put(changed)
         return changed
 
+    def remark(self, version: VersionId, text: str) -> None:
+        """What is being done with `version`, for the index; nothing unless it is LOADING."""
+        row = self._rows.get(version)
+        if row is not None and row.state is State.LOADING:
+            self._put(replace(row, reason=text))
+
     def forget(self, name: str, unwanted: Callable[[Row], bool]) -> None:
         """Drop the UNAVAILABLE rows of `name` for which `unwanted` holds."""
         gone = [row for row in self.of(name) if row.state is State.UNAVAILABLE and unwanted(row)]

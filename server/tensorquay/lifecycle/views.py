@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tensorquay.config.model import ModelConfig
 from tensorquay.core.errors import InvariantViolation
 from tensorquay.core.ids import VersionId
 from tensorquay.lifecycle.index import Remarks
 from tensorquay.lifecycle.plan import Load, ModelView, Row, Stamp
-from tensorquay.lifecycle.recipe import Recipe
+from tensorquay.lifecycle.recipe import ImportOrder, Recipe
 from tensorquay.lifecycle.state import State
 from tensorquay.lifecycle.upload import Upload
 from tensorquay.repository.scan import why_empty
@@ -60,7 +61,7 @@ def view_of(known: Known, rows: Sequence[Row]) -> ModelView:
         if version in known.restless_versions:
             if version in present:
                 versions[version] = None
-        elif files.model_path is None:
+        elif files.problem:
             versions[version] = None
         else:
             versions[version] = Stamp(files.fingerprint, folder.config, folder.side_files, upload)
@@ -73,12 +74,21 @@ def view_of(known: Known, rows: Sequence[Row]) -> ModelView:
     )
 
 
-def recipe_of(known: Known, load: Load) -> Recipe:
-    """What the loader needs for `load`, which was planned from `known`."""
-    path = known.folder.versions[load.id.version].model_path
+def import_of(known: Known, load: Load) -> ImportOrder | None:
+    """What has to be imported before `load`, which was planned from `known`; None when it is ONNX already."""
+    files = known.folder.versions[load.id.version]
+    if files.source is None:
+        return None
+    return ImportOrder(load.id, files.source, files.fingerprint, known.folder.config)
+
+
+def recipe_of(known: Known, load: Load, imported: Path | None = None) -> Recipe:
+    """What the loader needs for `load`, which was planned from `known`. `imported`: the model `import_of` led to."""
+    files = known.folder.versions[load.id.version]
+    path = imported or files.model_path
     if path is None:
         raise InvariantViolation(f"{load.id} was planned without a model file")
-    return Recipe(load.id, known.folder.path, path, known.folder.config)
+    return Recipe(load.id, known.folder.path, path, known.folder.config, files.source)
 
 
 def remarks_of(known: Known) -> Remarks:

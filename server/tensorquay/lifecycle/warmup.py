@@ -16,6 +16,7 @@ from tensorquay.config.rules import MAX_WARMUP_RUNS
 from tensorquay.core.clock import Clock
 from tensorquay.core.datatypes import Array
 from tensorquay.core.errors import ModelFailed, ServingError
+from tensorquay.core.packed import as_array
 from tensorquay.core.signature import Signature
 from tensorquay.core.tensors import Tensor
 from tensorquay.lifecycle.samples import configured, has_variable_axes, zeros, zeros_bytes
@@ -144,8 +145,13 @@ def _measure(session: Session, signature: Signature, rows: int, variable: int, c
 
 def _feed(signature: Signature, tensors: Sequence[Tensor]) -> Mapping[str, Array]:
     """What a session takes for `tensors`, by the way every request goes."""
-    checked = signature.check(tensors)
-    return {spec.name: array for spec, array in zip(signature.inputs, checked.arrays, strict=True) if array is not None}
+    parts, _, _, _ = signature.check(tensors)
+    # Arrays went in, so arrays come out: `()` is the shape of nothing here.
+    return {
+        spec.name: as_array(part, spec.datatype, ())
+        for spec, part in zip(signature.inputs, parts, strict=True)
+        if part is not None
+    }
 
 
 def _output_names(signature: Signature) -> list[str]:

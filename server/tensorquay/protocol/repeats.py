@@ -8,16 +8,15 @@ match a plan byte for byte goes to them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from tensorquay.core.datatypes import DataType
 from tensorquay.core.messages import InferRequest, Layout, Parameter, RequestedOutput
+from tensorquay.core.packed import PackedLayout, PackedTensors
 from tensorquay.core.tensors import Tensor
 from tensorquay.protocol import v2_json, v2_proto
+from tensorquay.protocol.json_repeats import TextPlan, learn, prefix_of
 from tensorquay.protocol.options import WireOptions
 from tensorquay.protocol.shared_memory import SharedMemory
 
@@ -28,22 +27,11 @@ _MAX_PER_LENGTH = 4
 _PLAIN = frozenset(DataType) - {DataType.BYTES, DataType.BOOL}
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
-    name: str
-    datatype: DataType
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    count: int
-    offset: int
-    """Of its bytes, from where the tensor bytes begin (JSON) or the message does (protobuf)."""
-
-
 class RequestPlan:
     """A request without its tensor bytes, its id, and its time of arrival."""
 
     __slots__ = (
-        "_inputs", "_layout", "_model_name", "_model_version", "_outputs", "_parameters", "_priority", "_timeout_us",
+        "_layout", "_model_name", "_model_version", "_outputs", "_packed", "_parameters", "_priority", "_timeout_us",
         "options",
     )  # fmt: skip
 
@@ -55,28 +43,24 @@ class RequestPlan:
         self._parameters: Mapping[str, Parameter] = request.parameters
         self._priority = request.priority
         self._timeout_us = request.timeout_us
-        self._inputs = tuple(
-            _Input(tensor.name, tensor.datatype, tensor.datatype.numpy, tensor.shape, tensor.array.size, offset)
-            for tensor, offset in zip(request.inputs, offsets, strict=True)
-        )
+        self._packed = PackedLayout(request.inputs, offsets)
         self._layout = layout_of(request)
 
     def fill(self, data: bytes | memoryview, base: int, arrival_ns: int) -> InferRequest:
         """The request whose tensor bytes are in `data`, `base` bytes further on than the plan counts."""
+        return self.made_of(PackedTensors.cut(self._packed, data, base), arrival_ns)
+
+    def pack(self, parts: list[bytes], arrival_ns: int) -> InferRequest:
+        """The request whose inputs have these bytes."""
+        return self.made_of(PackedTensors(self._packed, parts), arrival_ns)
+
+    def made_of(self, inputs: Sequence[Tensor], arrival_ns: int) -> InferRequest:
+        """The request with these inputs."""
         return InferRequest(
             self._model_name,
             self._model_version,
             "",
-            [
-                Tensor(
-                    each.name,
-                    each.datatype,
-                    np.frombuffer(data, each.dtype, each.count, base + each.offset).reshape(each.shape)
-                    if each.count
-                    else np.empty(each.shape, each.dtype),
-                )
-                for each in self._inputs
-            ],
+            inputs,
             self._outputs,
             self._parameters,
             self._priority,
@@ -92,6 +76,10 @@ def layout_of(request: InferRequest) -> Layout:
     return tuple((tensor.name, tensor.datatype, tensor.shape) for tensor in request.inputs)
 
 
+_Text: TypeAlias = tuple[TextPlan, RequestPlan] | bool
+"""What is known of requests that begin alike: False for one that came once, True if nothing can be learnt from them."""
+
+
 class JsonRequests:
     """Decodes inference requests over HTTP to one model. Loop-confined; owner: a route."""
 
@@ -100,11 +88,14 @@ class JsonRequests:
         self._model_version = model_version
         self._plans: dict[bytes, tuple[RequestPlan, int]] = {}
         self._layouts: dict[object, Layout] = {}
+        self._texts: dict[bytes, _Text] = {}
 
     def decode(
         self, body: bytes | memoryview, header_length: int | None, *, shm: SharedMemory | None, arrival_ns: int
     ) -> tuple[InferRequest, WireOptions]:
         """As `v2_json.decode_infer`."""
+        if header_length is None and type(body) is bytes:
+            return self._decode_text(body, shm, arrival_ns)
         if header_length is None or header_length > _MAX_HEAD_BYTES:
             request, options = v2_json.decode_infer(
                 self._model_name, self._model_version, body, header_length, shm=shm, arrival_ns=arrival_ns
@@ -121,6 +112,33 @@ class JsonRequests:
         )
         self._keep(head, request, options, len(body) - header_length)
         return request, options
+
+    def _decode_text(self, body: bytes, shm: SharedMemory | None, arrival_ns: int) -> tuple[InferRequest, WireOptions]:
+        """A request that is nothing but JSON."""
+        prefix = prefix_of(body)
+        known = self._texts.get(prefix)
+        if isinstance(known, tuple):
+            text, plan = known
+            parts = text.read(body, len(prefix))
+            if parts is not None:
+                return plan.pack(parts, arrival_ns), plan.options
+        request, options = v2_json.decode_infer(
+            self._model_name, self._model_version, body, None, shm=shm, arrival_ns=arrival_ns
+        )
+        request.layout = self._layout_of(request)
+        if prefix and not known:
+            self._keep_text(prefix, body, request, options)
+        return request, options
+
+    def _keep_text(self, prefix: bytes, body: bytes, request: InferRequest, options: WireOptions) -> None:
+        """Learn from a request whose beginning comes for the second time: what never comes again is not worth it."""
+        if prefix not in self._texts:
+            if len(self._texts) >= _MAX_PLANS:
+                self._texts.clear()
+            self._texts[prefix] = False
+            return
+        text = None if request.id else learn(body, request.inputs)
+        self._texts[prefix] = True if text is None else (text, RequestPlan(request, options, [0] * len(request.inputs)))
 
     def _layout_of(self, request: InferRequest) -> Layout:
         """The one object for the layout of `request`."""
@@ -148,15 +166,18 @@ class ProtoRequests:
     """Decodes ModelInferRequest messages. Loop-confined; owner: the gRPC handler."""
 
     def __init__(self) -> None:
-        self._plans: dict[int, list[tuple[bytes, list[tuple[int, bytes]], RequestPlan]]] = {}
+        self._plans: dict[int, list[tuple[list[tuple[int, int, bytes]], RequestPlan]]] = {}
 
     def decode(
         self, data: bytes | memoryview, *, shm: SharedMemory | None, arrival_ns: int
     ) -> tuple[InferRequest, WireOptions]:
         """As `v2_proto.decode_infer`."""
         # Equal lengths and equal bytes wherever no tensor is: an equal message but for its numbers.
-        for prefix, marks, plan in self._plans.get(len(data), ()):
-            if data[: len(prefix)] == prefix and all(data[at : at + len(mark)] == mark for at, mark in marks):
+        for marks, plan in self._plans.get(len(data), ()):
+            for at, stop, mark in marks:
+                if data[at:stop] != mark:
+                    break
+            else:
                 return plan.fill(data, 0, arrival_ns), plan.options
         request, options = v2_proto.decode_infer(data, shm=shm, arrival_ns=arrival_ns)
         self._keep(data, request, options)
@@ -184,7 +205,10 @@ class ProtoRequests:
         known = self._plans.setdefault(len(data), [])
         if len(known) >= _MAX_PER_LENGTH:
             known.clear()
-        known.append((bytes(data[:at]), marks, RequestPlan(request, options, offsets[::-1])))
+        # What stands before the first tensor, and then between them.
+        places = [(0, offsets[-1], bytes(data[: offsets[-1]]))] if offsets else [(0, at, bytes(data[:at]))]
+        places += [(start, start + len(mark), mark) for start, mark in reversed(marks[:-1])]
+        known.append((places, RequestPlan(request, options, offsets[::-1])))
 
 
 def _plannable(request: InferRequest) -> bool:

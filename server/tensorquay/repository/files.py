@@ -126,13 +126,16 @@ def read_inside(path: Path, shown: str, root: Path, limit: int) -> bytes:
         descriptor = os.open(real, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
     except OSError as exc:
         raise UnusableFile(f"'{shown}' cannot be opened: {_why(exc)}") from exc
-    with os.fdopen(descriptor, "rb") as file:
+    # A folder can be opened but not made a file of, so the descriptor is closed here and not by a file object.
+    try:
         mode = os.fstat(descriptor).st_mode
         _refuse_special(shown, mode)
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(limit + 1)
-        except OSError as exc:
-            raise UnusableFile(f"'{shown}' cannot be read: {_why(exc)}") from exc
+    except OSError as exc:
+        raise UnusableFile(f"'{shown}' cannot be read: {_why(exc)}") from exc
+    finally:
+        os.close(descriptor)
     if len(data) > limit:
         raise UnusableFile(f"'{shown}' is larger than {limit} bytes")
     return data

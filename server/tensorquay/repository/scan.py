@@ -24,6 +24,7 @@ from tensorquay.repository.files import (
     resolve_inside,
     stamp_file,
 )
+from tensorquay.repository.foreign import find_foreign
 from tensorquay.repository.snapshot import (
     DeclaredConfig,
     FileStamp,
@@ -31,27 +32,11 @@ from tensorquay.repository.snapshot import (
     ModelFolder,
     RepositoryUnreadable,
     Snapshot,
+    SourceFiles,
     VersionFiles,
 )
 
 DEFAULT_MODEL_FILE = "model.onnx"
-
-_FOREIGN_FILES = {
-    "saved_model.pb": "a TensorFlow SavedModel",
-    "model.savedmodel": "a TensorFlow SavedModel",
-    "model.graphdef": "a TensorFlow graph",
-    "model.pt": "a PyTorch model",
-    "model.pth": "a PyTorch model",
-    "model.pt2": "a PyTorch export",
-    "model.plan": "a TensorRT engine",
-    "model.py": "a Python model",
-    "model.xml": "an OpenVINO model",
-    "model.keras": "a Keras model",
-    "model.h5": "a Keras model",
-    "model.tflite": "a TensorFlow Lite model",
-    "model.joblib": "a scikit-learn model",
-    "model.pkl": "a pickled model",
-}
 
 _MAX_NOTES = 50
 
@@ -227,18 +212,21 @@ def _scan_version(
     try:
         real = resolve_inside(folder, root)
         stamps = fingerprint(real, root, limits)
-        path = _find_model(real, root, stamps, _model_file_name(config))
+        found = _find_model(real, root, stamps, _model_file_name(config))
     except UnusableFile as exc:
         return VersionFiles(number, stamps, problem=f"version {number}: {exc}")
-    return VersionFiles(number, stamps, model_path=path)
+    if isinstance(found, SourceFiles):
+        return VersionFiles(number, stamps, source=found)
+    return VersionFiles(number, stamps, model_path=found)
 
 
 def _model_file_name(config: ModelConfig | None) -> str:
     return (config.default_model_filename if config is not None else "") or DEFAULT_MODEL_FILE
 
 
-def _find_model(folder: Path, root: Path, stamps: Fingerprint, wanted: str) -> Path:
-    """The model file in a version folder: the file `wanted`, or the like-named file in a folder of that name.
+def _find_model(folder: Path, root: Path, stamps: Fingerprint, wanted: str) -> Path | SourceFiles:
+    """The model file in a version folder: the file `wanted`, or the like-named file in a folder of that name; or the
+    model of another kind that is there instead.
 
     Raises: UnusableFile saying what is there instead.
     """
@@ -247,16 +235,19 @@ def _find_model(folder: Path, root: Path, stamps: Fingerprint, wanted: str) -> P
         raise UnusableFile(f"default_model_filename '{wanted[:64]}' is not a file name inside the version folder")
     wanted = str(pure)
     files = {stamp.path for stamp in stamps}
-    if wanted in files:
+    foreign = find_foreign(files, wanted)
+    if wanted in files and (foreign is None or foreign.path != wanted):
         return resolve_inside(folder / wanted, root)
     inside = f"{wanted}/{pure.name}"
     if inside not in files and f"{wanted}/{DEFAULT_MODEL_FILE}" in files:
         inside = f"{wanted}/{DEFAULT_MODEL_FILE}"
     if inside in files:
         return resolve_inside(folder / inside, root)
-    foreign = next((name for name in _FOREIGN_FILES if any(p == name or p.startswith(f"{name}/") for p in files)), "")
-    if foreign:
-        raise UnusableFile(f"no {wanted}; found {foreign}, {_FOREIGN_FILES[foreign]}: convert it to ONNX")
+    if foreign is not None and foreign.what.kind:
+        path = resolve_inside(folder / foreign.path, root)
+        return SourceFiles(path, foreign.name, foreign.what.kind, foreign.what.shown)
+    if foreign is not None:
+        raise UnusableFile(f"no {wanted}; found {foreign.name}, {foreign.what.shown}: {foreign.what.why_not}")
     others = sorted(path for path in files if path.endswith(".onnx"))[:3]
     if others:
         raise UnusableFile(f"no {wanted}; found {', '.join(others)}: rename it, or set default_model_filename")

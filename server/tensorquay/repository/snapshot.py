@@ -34,13 +34,25 @@ Fingerprint: TypeAlias = tuple[FileStamp, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFiles:
+    """A model of another kind, to be imported: its file or folder, the file it was known by, what the import calls its
+    kind, and what people do."""
+
+    path: Path
+    name: str
+    kind: str
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
 class VersionFiles:
-    """One version folder. `model_path` is None exactly when `problem` says why it cannot be loaded."""
+    """One version folder. It has one of the three: a model to load, a source to import, or a problem."""
 
     version: int
     fingerprint: Fingerprint
     model_path: Path | None = None
     problem: str = ""
+    source: SourceFiles | None = None
 
 
 @dataclass(frozen=True, slots=True)

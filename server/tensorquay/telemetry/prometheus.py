@@ -56,6 +56,7 @@ class Metrics:
         tags: the metric_tags of a model by its name; each becomes a label "_<tag>", as Triton has it.
         rejected: requests refused by admission control, by reason; asked at each scrape.
         inflight: requests and input bytes inside the server now; asked at each scrape.
+        frontends: front-end processes that are alive, and restarts of them so far; None when there are none.
         build: labels of tensorquay_build_info (version, python, runtime …).
     """
 
@@ -68,6 +69,7 @@ class Metrics:
         tags: Callable[[str], Mapping[str, str]] | None = None,
         rejected: Callable[[], Mapping[str, int]] | None = None,
         inflight: Callable[[], tuple[int, int]] | None = None,
+        frontends: Callable[[], tuple[int, int]] | None = None,
         proc: Path = Path("/proc"),
     ) -> None:
         self._table = table
@@ -76,6 +78,7 @@ class Metrics:
         self._tags = tags
         self._rejected = rejected
         self._inflight = inflight
+        self._frontends = frontends
         self._proc = proc
         self._cpu = machine.CpuMeter(proc)
         self._process = CollectorRegistry(auto_describe=False)
@@ -165,6 +168,15 @@ class Metrics:
             requests, input_bytes = self._inflight()
             page.family("tensorquay_inflight_requests", "gauge", "Requests inside the server", [({}, requests)])
             page.family("tensorquay_inflight_bytes", "gauge", "Input bytes of those requests", [({}, input_bytes)])
+        if self._frontends is not None:
+            alive, restarts = self._frontends()
+            page.family("tensorquay_frontends", "gauge", "Front-end processes that accept connections", [({}, alive)])
+            page.family(
+                "tensorquay_frontend_restarts_total",
+                "counter",
+                "Front-end processes started in the place of one that had ended",
+                [({}, restarts)],
+            )
 
     def _labels_of(self, stats: VersionStatistics) -> Labels:
         labels = {"model": stats.key.name, "version": str(stats.key.version)}

@@ -103,7 +103,7 @@ class VersionStatistics:
         cell.infer_ns += infer_ns
         cell.output_ns += output_ns
 
-    def request_succeeded(self, *, queue_ns: int, input_ns: int, infer_ns: int, output_ns: int, total_ns: int) -> None:
+    def request_succeeded(self, queue_ns: int, input_ns: int, infer_ns: int, output_ns: int, total_ns: int) -> None:
         """One request answered; the compute times are those of the run (or runs) it rode in."""
         self.success_count += 1
         self.success_ns += total_ns
@@ -111,8 +111,13 @@ class VersionStatistics:
         self.input_ns += input_ns
         self.infer_ns += infer_ns
         self.output_ns += output_ns
-        self.request_time.observe(total_ns)
-        self.queue_time.observe(queue_ns)
+        # `observe`, twice, without two calls per request.
+        histogram = self.request_time
+        histogram.counts[bisect_left(TIME_BUCKETS_NS, total_ns)] += 1
+        histogram.total += total_ns
+        histogram = self.queue_time
+        histogram.counts[bisect_left(TIME_BUCKETS_NS, queue_ns)] += 1
+        histogram.total += queue_ns
 
     def request_failed(self, reason: FailureReason, total_ns: int) -> None:
         """One request answered with an error, or left."""

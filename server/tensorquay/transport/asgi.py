@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Generator
 from typing import Any
 
@@ -33,9 +34,12 @@ class AsgiServer:
         app: an ASGI 3 callable.
         bound: a bound socket; closed by `stop`.
         connections: most connections at once; further ones get 503. 0 for no bound.
+        tls: a server context (`transport.tls`); None for plain HTTP.
     """
 
-    def __init__(self, app: Any, bound: socket.socket, *, connections: int = 0) -> None:
+    def __init__(
+        self, app: Any, bound: socket.socket, *, connections: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         config = uvicorn.Config(
             app,
             http=HttpConnection,
@@ -50,6 +54,9 @@ class AsgiServer:
             backlog=BACKLOG,
             limit_concurrency=connections or None,
         )
+        # Loaded here, because loading would make a context of uvicorn's own settings.
+        config.load()
+        config.ssl = tls
         self._server = _Server(config)
         self._socket = bound
         self._task: asyncio.Task[None] | None = None

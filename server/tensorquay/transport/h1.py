@@ -9,8 +9,8 @@ Source: RFC 9112; limits are refusals with a status, or the end of the connectio
 from __future__ import annotations
 
 import asyncio
-import enum
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tensorquay.core.errors import InvalidArgument, Overloaded, ServingError
@@ -18,7 +18,8 @@ from tensorquay.transport.asgi_exchange import AsgiExchange
 from tensorquay.transport.chunked import BadChunk, ChunkedDecoder
 from tensorquay.transport.h1_body import Intake
 from tensorquay.transport.h1_head import MAX_HEAD_BYTES, BadHead, Head
-from tensorquay.transport.http_message import Cancellable, HttpReply, error_reply, render_head
+from tensorquay.transport.h1_slot import Mode, Slot
+from tensorquay.transport.http_message import HttpReply, error_reply, render_head
 
 if TYPE_CHECKING:
     from tensorquay.transport.h1_server import H1Server
@@ -34,36 +35,6 @@ _CLOSE = b"connection: close\r\n"
 _KEEP = b"connection: keep-alive\r\n"
 
 
-class _Mode(enum.Enum):
-    HEAD = enum.auto()
-    """Between requests, or within a head."""
-    BODY = enum.auto()
-    """Receiving a body of known length straight into its buffer."""
-    CHUNKED = enum.auto()
-    """Receiving a chunked body."""
-    EXCHANGE = enum.auto()
-    """The ASGI application has the connection; what follows the body waits."""
-    DISCARD = enum.auto()
-    """The last answer is given; what still comes is read and dropped, so that the client can read that answer."""
-
-
-class _Slot:
-    """The place of one request's answer among its connection's."""
-
-    __slots__ = ("arrival_ns", "connection", "head", "reply", "ticket")
-
-    def __init__(self, connection: H1Connection, head: Head, arrival_ns: int) -> None:
-        self.connection = connection
-        self.head = head
-        self.arrival_ns = arrival_ns
-        self.reply: HttpReply | None = None
-        self.ticket: Cancellable | None = None
-
-    def answer(self, reply: HttpReply) -> None:
-        self.reply = reply
-        self.connection.answered()
-
-
 class H1Connection(asyncio.BufferedProtocol):
     """See the module. Loop-confined; owner: its server."""
 
@@ -71,24 +42,24 @@ class H1Connection(asyncio.BufferedProtocol):
         self._server = server
         self._transport: asyncio.Transport | None = None
         self._client: Any = None
-        self._mode = _Mode.HEAD
+        self._mode = Mode.HEAD
         self._rest = b""
         self._head: Head | None = None
         self._intake = Intake(server)
         self._exchange_left = 0
         self._exchange_chunks: ChunkedDecoder | None = None
         self._exchange: AsgiExchange | None = None
-        self._slots: deque[_Slot] = deque()
+        self._slots: deque[Slot] = deque()
         self._out: list[bytes | memoryview] = []
         self._dirty = False
         self._closing = False
+        self._unread = False
         self._reading = True
         self._writable: asyncio.Future[None] | None = None
         self._write_paused = False
+        # In the server's ticks: when bytes last moved, and when the request that is being received began.
         self.active_tick = server.tick
-        """When bytes last moved, in the server's ticks."""
         self.begun_tick = server.tick
-        """When the request that is being received began."""
 
     # -- asyncio's side
 
@@ -99,21 +70,23 @@ class H1Connection(asyncio.BufferedProtocol):
             self._refuse(error_reply(Overloaded("too many connections; retry after a pause", retry_after_s=1.0)))
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  asyncio's signature
-        if self._mode is _Mode.BODY:
+        if self._mode is Mode.BODY:
             return self._intake.room()
         # One buffer serves all connections: it is read out before the loop goes on.
         return self._server.staging
 
     def buffer_updated(self, nbytes: int) -> None:
         self.active_tick = self._server.tick
-        if self._mode is _Mode.BODY:
+        if self._mode is Mode.BODY:
             if self._intake.received(nbytes):
                 self._body_complete()
                 self._go_on()
-        elif self._mode is not _Mode.DISCARD:
+        elif self._mode is not Mode.DISCARD:
             data = bytes(self._server.staging[:nbytes])
             if self._rest:
                 self._rest += data
+            elif self._mode is Mode.HEAD and self._serve_whole(data):
+                return
             else:
                 self._rest = data
                 if self._head is None:
@@ -123,8 +96,8 @@ class H1Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The client sends no more: it has left.
 
-        A client that gives up closes its socket, and that looks just like one that only ends its sending. The second
-        kind is rare, and what waits for the first kind would be computed for nobody.
+        One that gives up looks just like one that only ends its sending, which is rare; what waits for the first kind
+        would be computed for nobody.
         """
         return False
 
@@ -153,13 +126,29 @@ class H1Connection(asyncio.BufferedProtocol):
 
     # -- reading
 
+    def _serve_whole(self, data: bytes) -> bool:
+        """Serve `data` if it is one request, complete, with a head like one before: nearly every one there is."""
+        end = data.find(_HEAD_END) + 4
+        head = self._server.heads.known.get(data[:end])
+        if (
+            head is None
+            or head.content_length != len(data) - end
+            or head.route is None
+            or head.content_length > self._server.max_body_bytes
+            or self._closing
+            or len(self._slots) + 1 >= MAX_PIPELINED
+        ):
+            return False
+        self._dispatch(head, data[end:])
+        return True
+
     def _go_on(self) -> None:
         """Take as many requests out of what was read as may be served now."""
         while self._transport is not None:
-            if self._mode is _Mode.HEAD:
+            if self._mode is Mode.HEAD:
                 if not self._rest or len(self._slots) >= MAX_PIPELINED or not self._next_head():
                     break
-            elif self._mode is _Mode.CHUNKED or self._mode is _Mode.EXCHANGE:
+            elif self._mode is Mode.CHUNKED or self._mode is Mode.EXCHANGE:
                 if not self._rest or not self._next_piece():
                     break
             else:
@@ -212,14 +201,14 @@ class H1Connection(asyncio.BufferedProtocol):
             if head.route is None:
                 self._exchange_left = length or 0
                 self._exchange_chunks = ChunkedDecoder() if length is None else None
-                self._mode = _Mode.EXCHANGE
+                self._mode = Mode.EXCHANGE
             elif length is None:
                 self._intake.begin_chunked()
-                self._mode = _Mode.CHUNKED
+                self._mode = Mode.CHUNKED
             else:
                 self._intake.begin(length, self._rest, tensors_at=head.route.tensors_at)
                 self._rest = b""
-                self._mode = _Mode.BODY
+                self._mode = Mode.BODY
         except ServingError as error:
             self._refuse(error_reply(error))
             return False
@@ -231,14 +220,14 @@ class H1Connection(asyncio.BufferedProtocol):
         return True
 
     def _body_complete(self) -> None:
-        head, self._head, self._mode = self._head, None, _Mode.HEAD
+        head, self._head, self._mode = self._head, None, Mode.HEAD
         assert head is not None
         self._dispatch(head, self._intake.take())
 
     def _next_piece(self) -> bool:
         """Feed what was read to the body it belongs to. False when nothing more can be done with it."""
         try:
-            if self._mode is _Mode.EXCHANGE:
+            if self._mode is Mode.EXCHANGE:
                 return self._feed_exchange()
             complete, self._rest = self._intake.feed(self._rest)
         except BadChunk as error:
@@ -282,12 +271,15 @@ class H1Connection(asyncio.BufferedProtocol):
             self._exchange.end_body()
             return
         arrival_ns = self._server.clock.now_ns()
-        slot = _Slot(self, head, arrival_ns)
+        slot = Slot(self, head, arrival_ns)
         self._slots.append(slot)
+        if not head.keep_alive:
+            # What the client sent after its last request is not served (RFC 9112 §9.6).
+            self._closing = True
         slot.ticket = route.start(body, arrival_ns, slot.answer)
 
     def _open_exchange(self, head: Head) -> None:
-        self._mode = _Mode.EXCHANGE
+        self._mode = Mode.EXCHANGE
         self._exchange = AsgiExchange(
             self._server.app,
             head,
@@ -300,22 +292,29 @@ class H1Connection(asyncio.BufferedProtocol):
     def answered(self) -> None:
         """Some request of this connection has its answer: write all that are next in order."""
         slots = self._slots
-        while slots and slots[0].reply is not None:
+        server = self._server
+        while slots and (reply := slots[0].reply) is not None:
             slot = slots.popleft()
             if self._transport is None:
                 return
-            assert slot.reply is not None
-            self._write_reply(slot.head, slot.reply)
-            if self._server.access_log:
-                self._server.log_access(slot.head, slot.reply.status, slot.arrival_ns, self._client)
-        if not slots and self._closing and not self._out:
-            self._finish()
-        elif self._rest and not self._closing:
+            if not self._dirty:
+                self._dirty = True
+                server.wants_flush(self)
+            if reply.written and slot.head.lasting and (slots or not self._closing) and not server.ending:
+                self._out.append(reply.written)
+            else:
+                self._write_reply(slot.head, reply)
+            if server.access_log:
+                server.log_access(slot.head, reply.status, slot.arrival_ns, self._client)
+        if self._closing:
+            if not slots and not self._out:
+                self._finish()
+        elif self._rest or not self._reading:
             # What waited for its turn behind these.
-            self._server.later(self._go_on)
+            server.later(self._go_on)
 
     def _write_reply(self, head: Head, reply: HttpReply) -> None:
-        closes = not head.keep_alive or self._closing or self._server.draining
+        closes = not self._slots and (not head.keep_alive or self._closing or self._server.draining)  # with the last
         out = self._out
         out.append(reply.head or render_head(reply))
         if closes:
@@ -326,7 +325,6 @@ class H1Connection(asyncio.BufferedProtocol):
         out.append(b"\r\n")
         if head.method != "HEAD":
             out.extend(reply.parts)
-        self._mark_dirty()
 
     # -- what an exchange asks of its connection (see `Carrier`)
 
@@ -347,13 +345,16 @@ class H1Connection(asyncio.BufferedProtocol):
 
     def exchange_done(self, *, keep_alive: bool) -> None:
         exchange, self._exchange = self._exchange, None
-        unread = exchange is not None and not exchange.body_complete
+        if exchange is None:  # refused meanwhile, and the refusal ends the connection
+            return
+        unread = not exchange.body_complete
         self._head, self._exchange_chunks = None, None
-        self._mode = _Mode.HEAD
+        self._mode = Mode.HEAD
         if self._transport is None:
             return
         if not keep_alive or unread or self._closing or self._server.draining:
             self._closing = True
+            self._unread = unread
             if not self._dirty:
                 self._finish()
             return
@@ -396,7 +397,7 @@ class H1Connection(asyncio.BufferedProtocol):
     @property
     def in_request(self) -> bool:
         """Whether a request has begun to arrive and is not complete: the client owes us bytes."""
-        return self._head is not None or bool(self._rest and self._mode is _Mode.HEAD and not self._slots)
+        return self._head is not None or bool(self._rest and self._mode is Mode.HEAD and not self._slots)
 
     @property
     def progress_bytes(self) -> int:
@@ -413,7 +414,7 @@ class H1Connection(asyncio.BufferedProtocol):
         if self._exchange is not None and self._exchange.unanswered and not self._exchange.body_complete:
             # The application waits for a body whose client may take hours.
             self._refuse(self._server.stopping_reply())
-        elif self._is_idle() and self._mode is not _Mode.DISCARD:
+        elif self._is_idle() and self._mode is not Mode.DISCARD:
             if self._head is not None or self._rest:
                 # Half a request: its client hears why, instead of a reset.
                 self._refuse(self._server.stopping_reply())
@@ -429,7 +430,7 @@ class H1Connection(asyncio.BufferedProtocol):
 
     def time_out(self, reply: HttpReply | None) -> None:
         """The client was too slow: end the connection, with `reply` if it waits for one."""
-        if reply is not None and self._is_idle() and self._mode is not _Mode.DISCARD:
+        if reply is not None and self._is_idle() and self._mode is not Mode.DISCARD:
             self._refuse(reply)
         else:
             self.abort()
@@ -440,16 +441,19 @@ class H1Connection(asyncio.BufferedProtocol):
 
     def _refuse(self, reply: HttpReply) -> None:
         """Answer what is not served, then close: where the next request would begin is not known."""
-        self._rest, self._head = b"", None
+        asked, self._head = self._head, None
+        self._rest = b""
         self._intake.drop()
-        self._closing = True
+        self._closing = self._unread = True
         if self._exchange is not None:
             # The application was reading the body; it learns that the client is gone.
             exchange, self._exchange = self._exchange, None
             exchange.disconnect()
-        slot = _Slot(self, _REFUSED, self._server.clock.now_ns())
+        # With the method: also a refusal of HEAD has no content (RFC 9110 §9.3.2).
+        head = replace(_REFUSED, method=asked.method) if asked is not None else _REFUSED
+        slot = Slot(self, head, self._server.clock.now_ns())
         self._slots.append(slot)
-        self._mode = _Mode.DISCARD
+        self._mode = Mode.DISCARD
         slot.answer(reply)
 
     def _finish(self) -> None:
@@ -457,25 +461,27 @@ class H1Connection(asyncio.BufferedProtocol):
 
         Closing at once while the client still sends would reset the connection and could destroy the answer on its way.
         """
-        self._mode = _Mode.DISCARD
+        self._mode = Mode.DISCARD
         self._rest = b""
         transport = self._transport
         if transport is None:
             return
         if transport.can_write_eof():
             transport.write_eof()
-            self._server.lingers(self)
-            self._update_reading()
-        else:
+        elif not self._unread:
+            # TLS cannot end one direction: its goodbye is for both, and nothing more is expected here.
             transport.close()
+            return
+        self._server.lingers(self)
+        self._update_reading()
 
     def _update_reading(self) -> None:
         """Read only while there is room for what is read."""
-        wanted = self._mode is _Mode.DISCARD or not (
+        wanted = self._mode is Mode.DISCARD or not (
             self._write_paused
             or len(self._slots) >= MAX_PIPELINED
             or (self._exchange is not None and (self._exchange.full or (self._exchange.body_complete and self._rest)))
-            or (self._mode is _Mode.HEAD and len(self._rest) > MAX_HEAD_BYTES and bool(self._slots))
+            or (self._mode is Mode.HEAD and len(self._rest) > MAX_HEAD_BYTES and bool(self._slots))
         )
         if wanted == self._reading or self._transport is None or self._transport.is_closing():
             return

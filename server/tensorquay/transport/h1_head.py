@@ -32,7 +32,10 @@ class BadHead(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What one head says. `content_length` is None for a chunked body."""
+    """What one head says. `content_length` is None for a chunked body.
+
+    `lasting`: the answer to it has a body and says nothing about the connection, which stays open.
+    """
 
     method: str
     path: str
@@ -44,6 +47,7 @@ class Head:
     keep_alive: bool
     expects_continue: bool
     route: HotRoute | None
+    lasting: bool = False
 
 
 class HeadReader:
@@ -51,25 +55,29 @@ class HeadReader:
 
     def __init__(self, handler: HotHandler) -> None:
         self._handler = handler
-        self._known: dict[bytes, Head] = {}
+        self.known: dict[bytes, Head] = {}
+        """Heads by their bytes."""
 
     def read(self, data: bytes) -> Head:
         """The head in `data`: exactly one, up to and including its empty line.
 
         Raises: BadHead.
         """
-        found = self._known.get(data)
+        found = self.known.get(data)
         if found is not None:
             return found
         head = self._parse(data)
         if len(data) <= _CACHED_HEAD_BYTES:
-            if len(self._known) >= _CACHED_HEADS:
+            if len(self.known) >= _CACHED_HEADS:
                 # All at once: no bookkeeping per request, and a client that never repeats itself gains nothing anyway.
-                self._known.clear()
-            self._known[data] = head
+                self.known.clear()
+            self.known[data] = head
         return head
 
     def _parse(self, data: bytes) -> Head:
+        if not 0x41 <= data[0] <= 0x5A:
+            # llhttp skips a line feed or a carriage return; whether it saw one must not depend on how bytes were cut.
+            raise BadHead("malformed HTTP request")
         seen = _Callbacks()
         parser = httptools.HttpRequestParser(seen)
         try:
@@ -92,6 +100,7 @@ class HeadReader:
         names = dict(headers)
         _check_single(headers)
         path = raw_path.decode("latin-1")
+        keep_alive = _keeps_alive(version, names)
         return Head(
             method=method,
             path=unquote(path) if "%" in path else path,
@@ -100,9 +109,10 @@ class HeadReader:
             http_version=version,
             headers=headers,
             content_length=_content_length(names),
-            keep_alive=_keeps_alive(version, names),
+            keep_alive=keep_alive,
             expects_continue=names.get(b"expect", b"").lower() == b"100-continue" and version != "1.0",
             route=self._handler.route(method, path, names),
+            lasting=keep_alive and version == "1.1" and method != "HEAD",
         )
 
 

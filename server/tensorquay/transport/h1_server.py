@@ -17,6 +17,7 @@ from tensorquay.transport.h1 import H1Connection
 from tensorquay.transport.h1_head import Head, HeadReader
 from tensorquay.transport.http_message import HotHandler, HttpReply, error_reply
 from tensorquay.transport.listen import BACKLOG
+from tensorquay.transport.tls import listening
 
 _access = logging.getLogger("tensorquay.access")
 
@@ -50,6 +51,7 @@ class H1Server:
         app: the ASGI application for all others.
         bound: a bound socket; closed by `stop`.
         access_log: whether each request on a hot route is logged (the application logs its own).
+        tls: a server context (`transport.tls`); None for plain HTTP.
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class H1Server:
         self.scheme = "http" if tls is None else "https"
         self.address = bound.getsockname()[:2]
         self.tick = 0
+        self.ending = False
+        """`draining`, as it was when this turn of the loop began to write."""
         self._handler = handler
         self._limits = limits
         self._socket = bound
@@ -91,7 +95,7 @@ class H1Server:
         """Accept connections; returns when it does."""
         self._loop = asyncio.get_running_loop()
         self._listener = await self._loop.create_server(
-            lambda: H1Connection(self), sock=self._socket, backlog=BACKLOG, ssl=self._tls
+            lambda: H1Connection(self), sock=self._socket, backlog=BACKLOG, **listening(self._tls)
         )
         self._sweeping = self._loop.call_later(_TICK_S, self._sweep)
 
@@ -154,6 +158,8 @@ class H1Server:
     def wants_flush(self, connection: H1Connection) -> None:
         """`connection` has something to write: once, at the end of this turn of the loop."""
         if not self._dirty:
+            # Asked once per turn: whoever answers asks for every answer.
+            self.ending = self._handler.draining
             self._loop.call_soon(self._flush)
         self._dirty.append(connection)
 

@@ -205,6 +205,9 @@ class Connection(Endings):
         elif kind == f.PRIORITY and not payload:
             if stream > self._last_stream:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a PRIORITY frame of impossible length")
+            if stream in self._forgotten:
+                self.guard.noise()  # reset before, or ended by us: nothing more is sent on it
+                return
             self.reset(stream, StreamFault(ErrorCode.FRAME_SIZE_ERROR, "a PRIORITY frame of impossible length"))
         else:
             # PRIORITY says nothing any more, GOAWAY only that the client opens no more streams.

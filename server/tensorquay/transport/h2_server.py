@@ -22,6 +22,7 @@ from tensorquay.transport.h2_limits import H2Limits
 from tensorquay.transport.h2_reader import STAGING_BYTES
 from tensorquay.transport.hpack_tables import Field
 from tensorquay.transport.listen import BACKLOG, port_of
+from tensorquay.transport.tls import listening
 
 _HTTP_REFUSED = HttpRefused()
 
@@ -40,7 +41,7 @@ class H2Server:
         bound: a bound socket; closed by `stop`. None for tests, which make connections themselves.
         max_message_bytes: largest message either way.
         max_receiving_bytes: of unfinished messages, over all connections; 0 for no bound.
-        tls: a server context; ALPN and the TLS version are set here.
+        tls: a server context as RFC 9113 §9.2 has it (`transport.tls`); None for cleartext.
     """
 
     def __init__(
@@ -62,11 +63,6 @@ class H2Server:
         self._resolve = resolve
         self._socket = bound
         self._tls = tls
-        if tls is not None:
-            tls.set_alpn_protocols(["h2"])
-            # RFC 9113 §9.2: at least TLS 1.2, and no renegotiation or compression.
-            tls.minimum_version = max(tls.minimum_version, ssl.TLSVersion.TLSv1_2)
-            tls.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
         self._listener: asyncio.Server | None = None
         self._connections: set[Connection] = set()
         self._timed: set[Connection] = set()
@@ -91,7 +87,7 @@ class H2Server:
         assert self._socket is not None
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            lambda: Connection(self, loop), sock=self._socket, backlog=BACKLOG, ssl=self._tls
+            lambda: Connection(self, loop), sock=self._socket, backlog=BACKLOG, **listening(self._tls)
         )
 
     async def stop(self, grace_s: float) -> None:

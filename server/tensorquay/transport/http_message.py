@@ -26,7 +26,8 @@ class HttpReply:
     """One answer. `parts` are written one after another: large tensors are not joined to their header.
 
     `head`, when it is there, is the status line and all headers as they are written, without the empty line; the other
-    fields say the same for whoever writes heads himself.
+    fields say the same for whoever writes heads himself. `written`, when it is there, is the whole answer as it goes
+    out on a connection that stays open.
     """
 
     status: int
@@ -34,6 +35,7 @@ class HttpReply:
     content_type: bytes = JSON
     headers: Sequence[tuple[bytes, bytes]] = field(default=())
     head: bytes = b""
+    written: bytes = b""
 
     @property
     def length(self) -> int:

@@ -15,16 +15,20 @@ class PortTaken(ServingError):
     """A port cannot be listened on."""
 
 
-def bind(host: str, port: int, *, what: str) -> socket.socket:
+def bind(host: str, port: int, *, what: str, shared: bool = False) -> socket.socket:
     """A bound TCP socket, not yet listening. Port 0 takes a free one.
 
-    Args: what: "HTTP", for the error's text, with the flag's name in lower case (`--http-port`).
+    Args:
+        what: "HTTP", for the error's text, with the flag's name in lower case (`--http-port`).
+        shared: also when other sockets of this user that are shared listen there; the kernel spreads connections.
     Raises: PortTaken saying which port, why, and what to do.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind((host, port))
         bound.setblocking(False)
     except OSError as error:
@@ -37,6 +41,19 @@ def bind(host: str, port: int, *, what: str) -> socket.socket:
         else:
             remedy = f"{error.strerror or error}; check --{what.lower()}-host and {flag}"
         raise PortTaken(f"cannot listen for {what} on {host} port {port}: {remedy}") from error
+    return bound
+
+
+def reserve(host: str, port: int, *, what: str) -> socket.socket:
+    """As `bind`, for a port that other processes of this user shall listen on, and nobody else.
+
+    The socket itself never listens. It is bound alone, so a taken port is found out; only then is it opened to sockets
+    that are `shared`. While it is there nobody can take the port, even if none of those listens.
+    """
+    bound = bind(host, port, what=what)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    # Two sockets that both reuse addresses may share a port on which none listens.
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     return bound
 
 

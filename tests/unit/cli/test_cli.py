@@ -101,8 +101,6 @@ def test_trace_flags_in_both_of_tritonservers_spellings(served: list[ServerConfi
 @pytest.mark.parametrize(
     ("flags", "advice"),
     [
-        (["--grpc-use-ssl=true"], "proxy"),
-        (["--grpc-server-cert=x"], "proxy"),
         (["--cache-config=local,size=1"], "no response cache"),
         (["--rate-limit=execution_count"], "--rate-limit=off"),
         (["--disable-auto-complete-config"], "derives"),

@@ -107,6 +107,41 @@ def test_show_tells_inputs_outputs_and_times(run: Callable[..., object], capsys:
     assert "2.000" in out, "mean milliseconds of a stage"
 
 
+def test_show_tells_where_an_imported_model_comes_from(
+    run: Callable[..., object], server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = {
+        "source": {"shown": "a Keras model", "given": "m.keras", "sha256": 5},
+        "conversion": {"exporter": "tf2onnx 1.17.0", "opset": 18},
+        "proof": {"passed": True, "cases": 9, "max_absolute": 1.25e-7, "real_inputs": False},
+        "environment": {"packages": {"keras": "3.15.1"}},
+        "command": ["tensorquay", "import", "m.keras"],
+        "imported_at": None,
+    }
+    server.answers["GET /v2/models/digits/provenance"] = httpx.Response(200, json=record)
+    run("show", "digits")
+    lines = {line[:12].strip(): line[12:].strip() for line in capsys.readouterr().out.splitlines()}
+    assert lines["source"] == "a Keras model"
+    assert lines["exporter"] == "tf2onnx 1.17.0, operator set 18"
+    assert lines["proof"] == "equal, cases: 9, largest error 1.25e-07, seeded inputs only"
+    assert lines["packages"] == "keras 3.15.1"
+    assert lines["command"] == "tensorquay import m.keras"
+    assert not {"sha256", "imported"} & set(lines), "of another type than it should be"
+    run("show", "digits", "--json")
+    assert json.loads(capsys.readouterr().out)["provenance"] == record
+
+
+@pytest.mark.parametrize(
+    "record", [{}, [], 3, {"source": [], "proof": "x", "environment": {"packages": 1}, "command": {}}]
+)
+def test_a_record_of_another_shape_is_left_out(
+    run: Callable[..., object], server: FakeServer, capsys: pytest.CaptureFixture[str], record: object
+) -> None:
+    server.answers["GET /v2/models/digits/provenance"] = httpx.Response(200, json=record)
+    run("show", "digits")
+    assert "image  FP32  [-1, 1, 8, 8]" in capsys.readouterr().out
+
+
 def test_load_and_unload_ask_the_repository(run: Callable[..., object], server: FakeServer) -> None:
     run("load", "digits", "--config", '{"max_batch_size": 2}')
     run("unload", "digits")

@@ -110,7 +110,9 @@ def server() -> Server:
 
 @pytest.fixture
 def run(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    def connect(url: str | None, *, use_grpc: bool, timeout_s: float, headers: Mapping[str, str]) -> HttpClient:
+    def connect(
+        url: str | None, *, use_grpc: bool, timeout_s: float, headers: Mapping[str, str], tls: object
+    ) -> HttpClient:
         transport = httpx.MockTransport(server)
         return HttpClient(url or "h:1", headers=headers, transport=transport, retry=Retry(attempts=1))
 

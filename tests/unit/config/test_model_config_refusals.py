@@ -78,7 +78,7 @@ def test_a_field_that_cannot_be_served_is_refused_by_name(field: str) -> None:
     [
         ("max_batch_size: -1", "max_batch_size", "0"),
         ("max_batch_size: 0 dynamic_batching {}", "dynamic_batching", "max_batch_size 0"),
-        ("platform: 'tensorflow_savedmodel'", "platform", "onnxruntime_onnx"),
+        ("platform: 'tensorrt_plan'", "platform", "onnxruntime_onnx"),
         ("backend: 'python'", "backend", "onnxruntime"),
         ("name: 'a/b'", "name", "folder"),
         ("default_model_filename: '../x.onnx'", "default_model_filename", "stays inside"),

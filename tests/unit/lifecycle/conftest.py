@@ -56,6 +56,7 @@ class World:
         self.sleeps: asyncio.Queue[float] = asyncio.Queue()
         self.wake: asyncio.Queue[None] = asyncio.Queue()
         self.fleet: Fleet
+        self.importer: Any = None
 
     async def sleep(self, seconds: float) -> None:
         self.sleeps.put_nowait(seconds)
@@ -77,6 +78,7 @@ class World:
             self.statistics,
             clock=self.clock,
             load_threads=load_threads,
+            importer=self.importer,
             tidy=lambda: None,
         )
         settings.setdefault("settle_s", 0.0)

@@ -22,12 +22,23 @@ def lines(manager: ModelManager, name: str) -> dict[str, tuple[str, str]]:
     return {entry.version: (entry.state, entry.reason) for entry in manager.index() if entry.name == name}
 
 
+class Passenger(Rider):
+    """Leaves its outcome in a future."""
+
+    def __init__(self, done: asyncio.Future[Any], *fields: Any) -> None:
+        super().__init__(*fields)
+        self.done_with = done
+
+    def settle(self, outcome: Any) -> None:
+        self.done_with.set_result(outcome)
+
+
 async def predict(manager: ModelManager, name: str, version: int | None = None) -> Any:
     """One prediction under a lease; its array, or the error it was answered with."""
     served = manager.acquire(name, version)
     done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    checked = served.signature.check([Tensor("x", DataType.FP32, np.ones((1, 2), np.float32))])
-    served.batcher.submit(Rider(arrays=checked.arrays, rows=1, key=checked.key, settle=done.set_result))
+    arrays, rows, key, _ = served.signature.check([Tensor("x", DataType.FP32, np.ones((1, 2), np.float32))])
+    served.batcher.submit(Passenger(done, arrays, rows, key))
     try:
         outcome = await done
     finally:

@@ -192,11 +192,9 @@ def test_a_link_to_the_folder_above_does_not_go_round_for_ever(root):
 @pytest.mark.parametrize(
     ("files", "text"),
     [
-        (
-            ["saved_model.pb", "variables/variables.index"],
-            "found saved_model.pb, a TensorFlow SavedModel: convert it to ONNX",
-        ),
-        (["model.pt"], "found model.pt, a PyTorch model: convert it to ONNX"),
+        (["model.plan"], "found model.plan, a TensorRT engine: it runs only on the runtime it was built for"),
+        (["model.pkl"], "found model.pkl, a pickled model: a pickle runs code when it is read"),
+        (["model.py"], "found model.py, a Python model: code in a repository is not run"),
         (["net.onnx"], "found net.onnx: rename it, or set default_model_filename"),
         (["readme.md"], "no model.onnx; found readme.md"),
         ([], "the folder is empty"),
@@ -208,7 +206,63 @@ def test_a_version_without_a_model_says_what_is_there_instead(root, files, text)
         put(root, f"m/1/{file}")
     found = only(root).versions[1]
     assert found.model_path is None
+    assert found.source is None
     assert text in found.problem
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "name", "kind"),
+    [
+        (["saved_model.pb", "variables/variables.index"], "", "saved_model.pb", "savedmodel"),
+        (["model.savedmodel/saved_model.pb"], "model.savedmodel", "model.savedmodel", "savedmodel"),
+        (["model.pt"], "model.pt", "model.pt", "torchscript"),
+        (["model.pt2"], "model.pt2", "model.pt2", "pt2"),
+        (["model.keras"], "model.keras", "model.keras", "keras"),
+        (["model.h5"], "model.h5", "model.h5", "keras"),
+        (["model.graphdef"], "model.graphdef", "model.graphdef", "graphdef"),
+        (["model.tflite"], "model.tflite", "model.tflite", "tflite"),
+        (["model.skops"], "model.skops", "model.skops", "skops"),
+        (["config.json", "model.safetensors", "tokenizer.json"], "", "config.json", "huggingface"),
+        (["xgboost.json"], "xgboost.json", "xgboost.json", "xgboost"),
+        (["model.txt"], "model.txt", "model.txt", "lightgbm"),
+    ],
+)
+def test_a_version_of_another_kind_is_a_source_to_import(root, files, path, name, kind):
+    (root / "m/1").mkdir(parents=True)
+    for file in files:
+        put(root, f"m/1/{file}")
+    found = only(root).versions[1]
+    assert found.model_path is None
+    assert found.problem == ""
+    assert found.source is not None
+    assert (found.source.path, found.source.name, found.source.kind) == (root / "m/1" / path, name, kind)
+
+
+def test_onnx_beside_a_source_is_what_is_served(root):
+    put(root, "m/1/model.onnx")
+    put(root, "m/1/model.pt2")
+    found = only(root).versions[1]
+    assert found.source is None
+    assert found.model_path == root / "m/1/model.onnx"
+
+
+def test_a_file_the_configuration_names_is_a_source_by_its_suffix(root):
+    put(root, "m/1/net.pt")
+    put(root, "m/config.pbtxt", "default_model_filename: 'net.pt'")
+    found = only(root).versions[1].source
+    assert found is not None
+    assert (found.name, found.kind) == ("net.pt", "torchscript")
+
+
+def test_weights_alone_and_a_source_that_links_out_are_none(root, tmp_path):
+    put(root, "m/1/model.safetensors")
+    (root / "n/1").mkdir(parents=True)
+    (tmp_path / "outside.pt").write_text("x")
+    (root / "n/1/model.pt").symlink_to(tmp_path / "outside.pt")
+    models = scan([root]).models
+    assert "no model.onnx; found model.safetensors" in models["m"].versions[1].problem
+    assert models["n"].versions[1].source is None
+    assert "leads out" in models["n"].versions[1].problem
 
 
 def test_the_model_may_be_a_folder_with_its_weights(root):

@@ -270,6 +270,29 @@ async def test_only_so_many_are_served_at_once_and_the_rest_waits_unread(make):
     assert rig.wire.reading
 
 
+async def test_as_many_as_may_be_pipelined_and_then_more_are_served(make):
+    """Nothing waits behind the last one that may, so nothing but the answers makes the connection read again."""
+    rig = make()
+    rig.feed(post("/hot/hold", b"x") * MAX_PIPELINED)
+    assert not rig.wire.reading
+    for _, answer, _ in list(rig.handler.held):
+        answer(HttpReply(200))
+    await rig.settle()
+    assert rig.wire.reading
+    rig.feed(post("/hot/echo", b"next"))
+    assert bodies(await rig.settle())[-1] == b"next"
+
+
+async def test_an_answer_written_whole_goes_out_as_it_is_unless_the_connection_ends(make):
+    rig = make()
+    whole = HttpReply(200, (b"body",), written=b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole")
+    rig.feed(post("/hot/hold", b"") + post("/hot/hold", b"", "Connection: close"))
+    for _, answer, _ in rig.handler.held:
+        answer(whole)
+    assert bodies(await rig.settle()) == [b"whole", b"body"]
+    assert b"connection: close" in rig.wire.sent
+
+
 async def test_a_client_that_does_not_read_is_not_read(make):
     rig = make()
     rig.connection.pause_writing()

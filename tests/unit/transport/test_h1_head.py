@@ -56,9 +56,9 @@ def test_memory_for_heads_is_bounded():
     reader = HeadReader(handler)
     for number in range(5000):
         read("GET /hot HTTP/1.1", f"X-Id: {number}", reader=reader)
-    assert len(reader._known) <= 2048
+    assert len(reader.known) <= 2048
     read("GET /hot HTTP/1.1", "X-Large: " + "x" * 5000, reader=reader)
-    assert all(len(data) <= 4096 for data in reader._known)
+    assert all(len(data) <= 4096 for data in reader.known)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,16 @@ def check(folder: Path, wanted: Iterable[ExternalData]) -> None:
             )
 
 
+def text(value: str | bytes) -> str:
+    """A text of a model file.
+
+    Raises: ModelFailed when it is not UTF-8, as protobuf's texts must be; its library then gives bytes.
+    """
+    if isinstance(value, bytes):
+        raise ModelFailed(f"the model holds a text that is not UTF-8: {value[:_MAX_NAME]!r}")
+    return value
+
+
 def short(name: str) -> str:
     """A quoted name from a model file, fit for one line of text."""
     shown = "".join(char if char.isprintable() else "?" for char in name[:_MAX_NAME])
@@ -87,16 +97,16 @@ def _size(base: Path, item: ExternalData) -> int:
 
 
 def _parse(tensor: Any) -> ExternalData:
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    name = tensor.name or "an unnamed tensor"
+    entries = {text(entry.key): text(entry.value) for entry in tensor.external_data}
+    name = text(tensor.name) or "an unnamed tensor"
     length = _natural(name, "length", entries["length"]) if "length" in entries else None
     return ExternalData(name, entries.get("location", ""), _natural(name, "offset", entries.get("offset", "0")), length)
 
 
-def _natural(name: str, key: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or len(text) > 18:
-        raise ModelFailed(f"external data of {short(name)}: {key} is {short(text)}, expected a number of bytes")
-    return int(text)
+def _natural(name: str, key: str, said: str) -> int:
+    if not (said.isascii() and said.isdigit()) or len(said) > 18:
+        raise ModelFailed(f"external data of {short(name)}: {key} is {short(said)}, expected a number of bytes")
+    return int(said)
 
 
 def _tensors(model: Any) -> Iterator[Any]:

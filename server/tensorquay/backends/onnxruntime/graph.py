@@ -14,7 +14,7 @@ from typing import Any
 
 from tensorquay.backends.api import GraphSignature
 from tensorquay.backends.onnxruntime import external_data
-from tensorquay.backends.onnxruntime.external_data import ExternalData, short
+from tensorquay.backends.onnxruntime.external_data import ExternalData, short, text
 from tensorquay.backends.onnxruntime.model_file import read_model
 from tensorquay.backends.onnxruntime.runtime import import_onnx
 from tensorquay.core.datatypes import DataType
@@ -124,7 +124,7 @@ def _is_ranked(value: Any) -> bool:
 
 
 def _spec(role: str, value: Any, *, optional: bool) -> TensorSpec:
-    name = short(value.name)
+    name = short(text(value.name))
     if not value.name:
         raise ModelFailed(f"the model has an {role} without a name")
     kind = value.type.WhichOneof("value")
@@ -156,7 +156,7 @@ def _axis(dim: Any) -> tuple[int, str | None]:
     if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0:
         return int(dim.dim_value), None
     # Some exporters write -1 for a variable size; the runtime takes it as one.
-    return -1, dim.dim_param or None
+    return -1, text(dim.dim_param) or None
 
 
 def _refuse_repeats(role: str, specs: Iterable[TensorSpec]) -> None:
