@@ -378,7 +378,7 @@ def test_a_factory_that_does_not_make_a_model_is_refused(factory: Path, name: st
     ("source", "words"),
     [
         ("no_such_package.models:make", "there is no module 'no_such_package.models'"),
-        ("/nowhere/model.py:make", "there is no file"),
+        ("/nowhere/model.py:make", "there is no Python file"),
         ("model.py", "names no factory"),
     ],
 )

@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 import inspect
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,6 +25,7 @@ from jax import export as jax_export
 from tensorquay_convert.api import Exported, OpenSource, Say, SourceFacts
 from tensorquay_convert.errors import BadSource, Unsupported
 from tensorquay_convert.job import ImportJob, SourceKind
+from tensorquay_convert.sources.python_file import module_of
 from tensorquay_convert.tensors import BATCH, DTYPES, Arrays, Axis, Interface, TensorSpec
 
 _OPSET = 23
@@ -285,7 +285,7 @@ def _find(source: str) -> tuple[Callable[[], Any], Path | None]:
     """The function `source` names, and its file. Raises: BadSource in the module's own words."""
     where, _, name = source.rpartition(":")
     try:
-        module = _from_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+        module = module_of(Path(where)) if where.endswith(".py") else importlib.import_module(where)
     except BadSource:
         raise
     except Exception as exc:
@@ -295,19 +295,6 @@ def _find(source: str) -> tuple[Callable[[], Any], Path | None]:
         raise BadSource(f"'{where}' has no function '{name}'", remedy="define it there, without arguments")
     file = getattr(module, "__file__", None)
     return factory, None if file is None else Path(file)
-
-
-def _from_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(f"tensorquay_factory_{path.stem}", path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        raise BadSource(f"there is no Python file '{path}'", remedy="check the path before the colon")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _words(exc: BaseException) -> str:

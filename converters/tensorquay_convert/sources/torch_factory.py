@@ -19,6 +19,7 @@ import torch
 from tensorquay_convert.api import Say
 from tensorquay_convert.errors import BadSource
 from tensorquay_convert.job import ImportJob, SourceKind
+from tensorquay_convert.sources.python_file import module_of
 from tensorquay_convert.sources.torch_arguments import parameters
 from tensorquay_convert.sources.torch_examples import example_inputs
 from tensorquay_convert.sources.torch_failures import own_words
@@ -59,7 +60,7 @@ def find_factory(source: str) -> tuple[Callable[[], Any], Path | None]:
             f"'{source}' names no factory", remedy="write path/to/model.py:function or package.module:function"
         )
     try:
-        module = _from_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+        module = module_of(Path(where)) if where.endswith(".py") else importlib.import_module(where)
     except BadSource:
         raise
     except ModuleNotFoundError as exc:
@@ -152,22 +153,6 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
             remedy="save model.state_dict()",
         )
     return dict(state)
-
-
-def _from_file(path: Path) -> Any:
-    if not path.is_file():
-        raise BadSource(f"there is no file '{path}'", remedy="check the path before the colon")
-    spec = importlib.util.spec_from_file_location(f"tensorquay_factory_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise BadSource(f"'{path}' is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and the exporter look the module up by its name; its neighbours are imported as when it is run.
-    sys.modules[spec.name] = module
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _made(factory: Callable[[], Any], source: str) -> tuple[torch.nn.Module, Any]:
