@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import ssl
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -15,6 +17,7 @@ import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 from tests.support import ask, graphs
 from tests.support.http_raw import RawConnection, request
+from tests.support.pki import Authority
 from tests.support.repo import Repo
 from tests.support.serving import RunningServer, launch, start
 from tests.support.waiting import until
@@ -165,3 +168,31 @@ def test_front_ends_need_transports_that_can_be_spread(door: str, tmp_path: Path
 
 def _lines(server: RunningServer, text: str) -> list[str]:
     return [line for line in list(server.log) if text in line]
+
+
+def test_each_front_end_speaks_tls(tmp_path: Path, serve: Callable[..., RunningServer]) -> None:
+    authority = Authority(tmp_path / "pki")
+    pair = authority.issue()
+    repo = Repo(tmp_path / "repo")
+    repo.model("scale", {1: graphs.scale(2.0)})
+    flags = [
+        flag
+        for door in ("http", "grpc")
+        for flag in (f"--{door}-use-ssl", f"--{door}-server-cert={pair.certificate}", f"--{door}-server-key={pair.key}")
+    ]
+    server = serve([repo.root], "--frontends=2", *flags)
+    trusting = ssl.create_default_context(cafile=authority.certificate)
+    trusting.check_hostname = False
+    array = np.array([[1, 2, 3, 4]], np.float32)
+    for _ in range(8):
+        # A connection each: the kernel picks the process.
+        with httpx.Client(base_url=f"https://{server.http}", verify=trusting) as client:
+            body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
+            answer = client.post("/v2/models/scale/infer", json=body)
+            assert answer.json()["outputs"][0]["data"] == [2, 4, 6, 8]
+    roots = grpc.ssl_channel_credentials(Path(authority.certificate).read_bytes())
+    with grpc.secure_channel(server.grpc, roots) as channel:
+        call = ask.unary(channel, "ModelInfer")
+        assert ask.raw_values(call(ask.infer_message(array, "scale"))) == [2, 4, 6, 8]
+    with pytest.raises(httpx.HTTPError):
+        httpx.get(f"http://{server.http}/v2/health/live", timeout=20)
