@@ -193,8 +193,9 @@ class Zoo:
             convert_variables_to_constants_v2,
         )
 
+        cnn = self.cnn  # made, and trained, before anything is traced
         spec = self.tf.TensorSpec([None, 8, 8, 1], self.tf.float32, name="image")
-        function = self.tf.function(lambda image: self.cnn(image, training=False), input_signature=[spec])
+        function = self.tf.function(lambda image: cnn(image, training=False), input_signature=[spec])
         graph = convert_variables_to_constants_v2(function.get_concrete_function()).graph.as_graph_def()
         path = self.root / "cnn.pb"
         path.write_bytes(graph.SerializeToString())
@@ -205,14 +206,14 @@ class Zoo:
         path = self.root / f"cnn-{kind}.tflite"
         if path.exists():
             return path
-        lite = self.tf.lite
+        lite, cnn = self.tf.lite, self.cnn
         with tensorflow_graph.quiet():
             if kind == "fixed":
                 spec = self.tf.TensorSpec([1, 8, 8, 1], self.tf.float32, name="image")
-                function = self.tf.function(lambda image: self.cnn(image, training=False), input_signature=[spec])
+                function = self.tf.function(lambda image: cnn(image, training=False), input_signature=[spec])
                 converter = lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
             else:
-                converter = lite.TFLiteConverter.from_keras_model(self.cnn)
+                converter = lite.TFLiteConverter.from_keras_model(cnn)
             if kind.startswith("int8"):
                 converter.optimizations = [lite.Optimize.DEFAULT]
                 converter.representative_dataset = lambda: ([each[None]] for each in digits()[0][:40])
