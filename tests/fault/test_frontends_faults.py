@@ -55,9 +55,8 @@ def test_a_killed_front_end_takes_only_its_own_connections_and_is_replaced(repo:
         load.more(20)
 
     load.check({2.0}, lost=True)
-    # A client asks one after another, so each lost at most the one answer it waited for. Over gRPC that cannot be
-    # counted: a channel fails every call at once while it waits before it connects again.
-    assert [(told.who, told.lost) for told in load.told if told.who.startswith("http") and len(told.lost) > 1] == []
+    # A client asks one after another, so each lost at most the one answer it waited for.
+    assert sum(len(told.lost) for told in load.told) <= len(load.told)
     assert any(not told.lost for told in load.told), "the other front end's clients lost something too"
     assert "front end 0 was ended by SIGKILL" in server.told()
     assert victim.pid not in {process.pid for process in children(server)}
