@@ -6,6 +6,7 @@ answer whether it is right and which model gave it.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import threading
@@ -180,7 +181,12 @@ class Load:
                 try:
                     response = service_pb2.ModelInferResponse.FromString(infer(ask.infer_message(x, self._model)))
                 except grpc.RpcError as error:
+                    had = len(told.lost)
                     self._failed(told, error)
+                    if len(told.lost) > had and not self._done(told):
+                        # Until it has connected again a channel fails every call at once with the old error.
+                        with contextlib.suppress(grpc.FutureTimeoutError):
+                            grpc.channel_ready_future(channel).result(timeout=5)
                     continue
                 self._judge(
                     told, response.model_version, x, np.frombuffer(response.raw_output_contents[0], "<f4").tolist()
