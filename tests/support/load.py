@@ -148,6 +148,10 @@ class Load:
             except ConnectionRefusedError:
                 told.refused.append("connection refused")
                 continue
+            except ConnectionResetError:
+                # Whose queue it stood in ended before it was accepted.
+                told.lost.append("connection reset while it was made")
+                continue
             with connection:
                 for number in itertools.count():
                     if self._done(told):
