@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tensorquay_convert.errors import ImportFailed
+    from tensorquay_convert.errors import CommandFailed
     from tensorquay_convert.importing import ImportResult, import_model
 
-__all__ = ["ImportFailed", "ImportResult", "import_model"]
+__all__ = ["CommandFailed", "ImportResult", "import_model"]
 
 _HOMES = {
-    "ImportFailed": "tensorquay_convert.errors",
+    "CommandFailed": "tensorquay_convert.errors",
     "ImportResult": "tensorquay_convert.importing",
     "import_model": "tensorquay_convert.importing",
 }

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tensorquay_convert.errors import ImportFailed
+from tensorquay_convert.errors import CommandFailed
 from tensorquay_convert.importing import Destination, ImportResult, Running, import_source
 from tensorquay_convert.isolation import DEFAULT_TIMEOUT_S, Limits
 from tensorquay_convert.job import DeclaredInput, DynamicAxis, ImportJob, SourceKind, Tolerance
@@ -210,7 +210,7 @@ def _run(given: Mapping[str, Any]) -> int:
     try:
         with _listener("none" if quiet else given["progress"]) as listener:
             result = import_source(_job(given), _destination(given), _running(given), listener)
-    except ImportFailed as exc:
+    except CommandFailed as exc:
         _tell_failure(exc, as_json=as_json)
         return int(exc.code)
     except _Stopped as exc:
@@ -260,7 +260,7 @@ def _running(given: Mapping[str, Any]) -> Running:
     )
 
 
-def _tell_failure(failure: ImportFailed, *, as_json: bool) -> None:
+def _tell_failure(failure: CommandFailed, *, as_json: bool) -> None:
     if as_json:
         click.echo(
             json.dumps(

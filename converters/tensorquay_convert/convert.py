@@ -17,7 +17,7 @@ from typing import Any
 
 from tensorquay_convert import provenance
 from tensorquay_convert.api import OpenSource, SourceFacts
-from tensorquay_convert.errors import BadSource, ImportFailed, NotEqual, Unsupported
+from tensorquay_convert.errors import BadSource, CommandFailed, NotEqual, Unsupported
 from tensorquay_convert.job import SourceKind
 from tensorquay_convert.progress import Step, Teller
 from tensorquay_convert.proof.verification import Verification
@@ -40,7 +40,7 @@ _MAX_LABELS = 100_000
 def convert(source: OpenSource, request: Request, teller: Teller) -> Mapping[str, Any]:
     """Fill `request.stage`, and say what is in it: the event "done".
 
-    Raises: ImportFailed of the kind that says why not.
+    Raises: CommandFailed of the kind that says why not.
     """
     started = time.monotonic()
     facts, job, stage = source.facts, request.job, request.stage
@@ -140,12 +140,12 @@ def _files(stage: Path) -> list[Path]:
 def _copy_side_files(facts: SourceFacts, stage: Path) -> None:
     """Put tokenizers and the like beside the model.
 
-    Raises: ImportFailed for a name that is ours or would leave the folder: the converter's mistake.
+    Raises: CommandFailed for a name that is ours or would leave the folder: the converter's mistake.
     """
     for name, path in facts.side_files.items():
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or "\\" in name or name in _RESERVED or not pure.parts:
-            raise ImportFailed(f"the converter wants to keep a file as '{name}', which it must not")
+            raise CommandFailed(f"the converter wants to keep a file as '{name}', which it must not")
         target = stage / pure
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -1,6 +1,7 @@
-"""Why an import ended without a model: one sentence, a remedy, and an exit code each.
+"""Why a command ended without its result: one sentence, a remedy, and an exit code each.
 
-The codes are part of the command line's interface (docs/import.md): scripts and the server tell by them what happened.
+The codes are part of the command line's interface (docs/import.md, docs/optimize.md): scripts and the server tell by
+them what happened.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ Fact = str | int | float | bool | None
 
 
 class ExitCode(enum.IntEnum):
-    """How `tensorquay import` ends."""
+    """How `tensorquay import`, `optimize` and `profile` end."""
 
     DONE = 0
     FAILED = 1
@@ -32,8 +33,8 @@ class ExitCode(enum.IntEnum):
     """Converted and proven, but the repository did not take it."""
 
 
-class ImportFailed(Exception):
-    """An import that ends here.
+class CommandFailed(Exception):
+    """A command that ends here.
 
     Args:
         sentence: what, where, expected, got; for people, and for the server's index: no traceback, no secrets.
@@ -50,44 +51,44 @@ class ImportFailed(Exception):
         super().__init__(f"{sentence}; {remedy}" if remedy else sentence)
 
 
-class BadSource(ImportFailed):
+class BadSource(CommandFailed):
     """The source cannot be used as it is; trying again cannot help."""
 
     code = ExitCode.BAD_SOURCE
 
 
-class FrameworkMissing(ImportFailed):
+class FrameworkMissing(CommandFailed):
     """A package the source needs is not installed in the interpreter that converts."""
 
     code = ExitCode.FRAMEWORK_MISSING
 
 
-class Unsupported(ImportFailed):
+class Unsupported(CommandFailed):
     """The model holds something that cannot be said in ONNX; the sentence names it, with its node."""
 
     code = ExitCode.UNSUPPORTED
 
 
-class NotEqual(ImportFailed):
+class NotEqual(CommandFailed):
     """The ONNX model does not do what its source does."""
 
     code = ExitCode.NOT_EQUAL
 
 
-class LimitExceeded(ImportFailed):
+class LimitExceeded(CommandFailed):
     """The worker was stopped, or stopped by itself without a result."""
 
     code = ExitCode.LIMIT
 
 
-class NotPublished(ImportFailed):
+class NotPublished(CommandFailed):
     """The repository could not take the model; nothing of it is left there."""
 
     code = ExitCode.NOT_PUBLISHED
 
 
-BY_CODE: Mapping[ExitCode, type[ImportFailed]] = {
+BY_CODE: Mapping[ExitCode, type[CommandFailed]] = {
     kind.code: kind
-    for kind in (ImportFailed, BadSource, FrameworkMissing, Unsupported, NotEqual, LimitExceeded, NotPublished)
+    for kind in (CommandFailed, BadSource, FrameworkMissing, Unsupported, NotEqual, LimitExceeded, NotPublished)
 }
 """How a failure told by a worker becomes the same exception here."""

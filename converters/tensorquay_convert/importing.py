@@ -21,10 +21,10 @@ from typing import Any
 
 from tensorquay_convert import isolation, publish, surroundings
 from tensorquay_convert.detect import detect, resolved
-from tensorquay_convert.errors import BadSource, ImportFailed, NotEqual, NotPublished
+from tensorquay_convert.errors import BadSource, CommandFailed, NotEqual, NotPublished
 from tensorquay_convert.isolation import Limits, Ran, WorkerFailed
 from tensorquay_convert.job import ImportJob, SourceKind
-from tensorquay_convert.progress import Listener, Silence, Step, Teller, Told, read_told
+from tensorquay_convert.progress import IMPORT_SHARES, Listener, Silence, Step, Teller, Told, read_told
 from tensorquay_convert.publish import Extras, Repository, Stage
 from tensorquay_convert.request import Request
 
@@ -124,7 +124,7 @@ def import_model(
         source: a path, `file.py:factory`, `package.module:factory`, or an object of a framework.
         listener: told what happens; None: nobody.
         job: the settings of `ImportJob`; for an object also `example_inputs`, which its converter documents.
-    Raises: ImportFailed of the kind that says why not; then nothing was published.
+    Raises: CommandFailed of the kind that says why not; then nothing was published.
     """
     to = Destination(
         name,
@@ -145,7 +145,7 @@ def import_model(
 def import_source(job: ImportJob, to: Destination, running: Running, listener: Listener) -> ImportResult:
     """What the command line does: one import of a path or factory, in a worker.
 
-    Raises: ImportFailed.
+    Raises: CommandFailed.
     """
     place = _place(to)
     found = detect(job)
@@ -154,14 +154,16 @@ def import_source(job: ImportJob, to: Destination, running: Running, listener: L
             f"'{job.source}' would run code of its own, which is refused for a source that is not trusted",
             remedy="import it by hand with tensorquay import",
         )
-    listener(Told(Step.OPEN, f"{job.source} looks like {found.shown}"))
+    listener(Told(Step.OPEN.value, f"{job.source} looks like {found.shown}"))
     with place as stage:
         request = _request(resolved(job, found), job.source, found.notes, to, stage, running.command)
         environment = surroundings.worker_environment(
             surroundings.own_environment(), other_python=bool(running.python), untrusted=running.untrusted
         )
         try:
-            ran = isolation.run_worker(request, environment, listener, python=running.python, limits=running.limits)
+            ran = isolation.run_worker(
+                request.to_json(), environment, listener, python=running.python, limits=running.limits
+            )
         except WorkerFailed as exc:
             raise _explained(exc, to, stage) from exc
         return _published(ran, to, stage, listener)
@@ -187,7 +189,7 @@ def _import_object(source: Any, examples: Any, job: ImportJob, to: Destination, 
 
     with _place(to) as stage:
         request = _request(job, job.source, (), to, stage, ())
-        teller = Teller(send)
+        teller = Teller(send, IMPORT_SHARES)
         opened = open_object(source, examples, job)
         try:
             result = convert(opened, request, teller)
@@ -227,7 +229,7 @@ def _published(ran: Ran, to: Destination, stage: Stage, listener: Listener) -> I
     report = _keep_report(to, stage) if to.report is not None else None
     path: Path | None = None
     if not to.dry_run:
-        listener(Told(Step.PUBLISH, f"publishing {to.name}"))
+        listener(Told(Step.PUBLISH.value, f"publishing {to.name}", 0.95))
         if to.output is not None:
             path = publish.publish_folder(stage, to.output)
         else:
@@ -265,7 +267,7 @@ def _add_resources(path: Path, ran: Ran) -> int:
     return int(record["resources"]["peak_rss_bytes"])
 
 
-def _explained(error: WorkerFailed, to: Destination, stage: Stage) -> ImportFailed:
+def _explained(error: WorkerFailed, to: Destination, stage: Stage) -> CommandFailed:
     """The worker's failure, with where the report or the log of it lies."""
     failure = error.failure
     if isinstance(failure, NotEqual):
@@ -278,12 +280,12 @@ def _explained(error: WorkerFailed, to: Destination, stage: Stage) -> ImportFail
     return _again(failure, f"the log is in '{log}'", {"log": str(log)})
 
 
-def _with_report(failure: NotEqual, to: Destination, stage: Stage) -> ImportFailed:
+def _with_report(failure: NotEqual, to: Destination, stage: Stage) -> CommandFailed:
     kept = _keep_report(to, stage)
     return failure if kept is None else _again(failure, f"the report is in '{kept}'", {"report": str(kept)})
 
 
-def _again(failure: ImportFailed, more: str, facts: Mapping[str, str]) -> ImportFailed:
+def _again(failure: CommandFailed, more: str, facts: Mapping[str, str]) -> CommandFailed:
     remedy = f"{failure.remedy}; {more}" if failure.remedy else more
     return type(failure)(failure.sentence, remedy=remedy, facts={**failure.facts, **facts})
 

@@ -1,4 +1,4 @@
-"""Run one import in a process of its own, and survive whatever it does: crash, hang, fork, fill memory, print for ever.
+"""Run one job in a process of its own, and survive whatever it does: crash, hang, fork, fill memory, print for ever.
 
 The worker gets the job on standard input and tells events over a pipe; what it and its libraries print is kept, the
 last part of it, for the log. The result is its last event, or its exit status when it left without one.
@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from tensorquay_convert import surroundings
-from tensorquay_convert.errors import BY_CODE, ExitCode, FrameworkMissing, ImportFailed, LimitExceeded
+from tensorquay_convert.errors import BY_CODE, CommandFailed, ExitCode, FrameworkMissing, LimitExceeded
 from tensorquay_convert.progress import MAX_LINE_BYTES, Listener, read_event, read_told
-from tensorquay_convert.request import Request
 
 DEFAULT_TIMEOUT_S = 1800.0
 _LOOK_S = 0.1
@@ -40,10 +39,10 @@ _TURNS = 64
 _BOOTSTRAP = """
 import importlib.util, json, os, sys
 sys.path[:] = [each for each in sys.path if each]
-folder, events, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+folder, events, parent, module = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 if sys.version_info < (3, 11):
     os.write(events, json.dumps({"event": "failed", "code": 4, "remedy": "", "facts": {}, "sentence":
-        "the interpreter %s is Python %d.%d, imports need 3.11 or newer"
+        "the interpreter %s is Python %d.%d, this needs 3.11 or newer"
         % (sys.executable, sys.version_info[0], sys.version_info[1])}).encode() + b"\\n")
     sys.exit(4)
 spec = importlib.util.spec_from_file_location(
@@ -51,8 +50,8 @@ spec = importlib.util.spec_from_file_location(
 package = importlib.util.module_from_spec(spec)
 sys.modules["tensorquay_convert"] = package
 spec.loader.exec_module(package)
-from tensorquay_convert.worker import main
-sys.exit(main(events, parent))
+import importlib
+sys.exit(importlib.import_module(module).main(events, parent))
 """
 """Loads this package, and nothing else of this interpreter's, from where it lies: another Python may run it."""
 
@@ -69,10 +68,21 @@ _SIGNALS: Mapping[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an import may take. `memory_bytes` None: what `surroundings.default_memory_limit` says."""
+    """What a job may take. `memory_bytes` None: what `surroundings.default_memory_limit` says."""
 
     timeout_s: float = DEFAULT_TIMEOUT_S
     memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Who does a job. `module` has `main(events, parent)` (see `worker_process.run`); `name` is for sentences."""
+
+    module: str
+    name: str
+
+
+IMPORT = Work("tensorquay_convert.worker", "the import")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +101,7 @@ class WorkerFailed(Exception):
     Args: failure: what to tell. output: the end of what it printed. unforeseen: the log says more than the sentence.
     """
 
-    def __init__(self, failure: ImportFailed, output: bytes, *, unforeseen: bool) -> None:
+    def __init__(self, failure: CommandFailed, output: bytes, *, unforeseen: bool) -> None:
         self.failure = failure
         self.output = output
         self.unforeseen = unforeseen
@@ -99,16 +109,19 @@ class WorkerFailed(Exception):
 
 
 def run_worker(
-    request: Request,
+    request: Mapping[str, Any],
     environment: Mapping[str, str],
     listener: Listener,
     *,
+    work: Work = IMPORT,
     python: str = "",
     limits: Limits | None = None,
 ) -> Ran:
     """Do the job in a process of its own and wait for its end.
 
-    Args: python: another interpreter; empty: this one.
+    Args:
+        request: plain JSON values, for whoever `work` names.
+        python: another interpreter; empty: this one.
     Raises: WorkerFailed; FrameworkMissing when the interpreter cannot be started; KeyboardInterrupt after the worker
         was ended.
     """
@@ -118,7 +131,7 @@ def run_worker(
     events, told = os.pipe()
     try:
         process = subprocess.Popen(  # our own code, in the interpreter the user named
-            [interpreter, "-c", _BOOTSTRAP, str(Path(__file__).parent), str(told), str(os.getpid())],
+            [interpreter, "-c", _BOOTSTRAP, str(Path(__file__).parent), str(told), str(os.getpid()), work.module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -131,9 +144,9 @@ def run_worker(
         raise FrameworkMissing(f"the interpreter '{interpreter}' cannot be started: {exc.strerror}") from exc
     finally:
         os.close(told)
-    watch = _Watch(process, events, listener, limits.timeout_s, memory)
+    watch = _Watch(process, events, listener, limits.timeout_s, memory, work.name)
     try:
-        return watch.until_it_ends(json.dumps(request.to_json()).encode())
+        return watch.until_it_ends(json.dumps(request).encode())
     finally:
         watch.end()
 
@@ -148,7 +161,9 @@ class _Watch:
         listener: Listener,
         timeout_s: float,
         memory_bytes: int | None,
+        name: str,
     ) -> None:
+        self._name = name
         self._process = process
         self._events = events
         self._listener = listener
@@ -243,14 +258,14 @@ class _Watch:
         self._peak = max(self._peak, held)
         if elapsed > self._timeout_s:
             return LimitExceeded(
-                f"the import was stopped after {_seconds(self._timeout_s)}, its time limit",
+                f"{self._name} was stopped after {_seconds(self._timeout_s)}, its time limit",
                 remedy="give it more with --timeout",
                 facts={"timeout_s": self._timeout_s},
             )
         if self._memory_bytes is not None and held > self._memory_bytes:
             return LimitExceeded(
-                f"the import was stopped when it held {_mib(held)}, its limit is {_mib(self._memory_bytes)}",
-                remedy="give it more with --memory-limit, or import on a larger machine",
+                f"{self._name} was stopped when it held {_mib(held)}, its limit is {_mib(self._memory_bytes)}",
+                remedy="give it more with --memory-limit, or use a larger machine",
                 facts={"memory_limit_bytes": self._memory_bytes, "held_bytes": held},
             )
         return None
@@ -279,12 +294,12 @@ class _Watch:
             raise WorkerFailed(failure, printed, unforeseen=failure.code is ExitCode.FAILED)
         raise WorkerFailed(self._left_without_result(status), printed, unforeseen=True)
 
-    def _left_without_result(self, status: int) -> ImportFailed:
+    def _left_without_result(self, status: int) -> CommandFailed:
         if status >= 0:
-            return ImportFailed(f"the import's process ended with status {status} and without a result")
+            return CommandFailed(f"the process of {self._name} ended with status {status} and without a result")
         said = _SIGNALS.get(-status, "")
         return LimitExceeded(
-            f"the import's process was killed by signal {-status}{said}",
+            f"the process of {self._name} was killed by signal {-status}{said}",
             facts={"signal": -status, "peak_rss_bytes": self._peak},
         )
 
@@ -294,13 +309,13 @@ def _end(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def failure_from(event: Mapping[str, Any]) -> ImportFailed:
+def failure_from(event: Mapping[str, Any]) -> CommandFailed:
     """The failure that an event "failed" tells."""
     try:
         kind = BY_CODE[ExitCode(event["code"])]
         return kind(str(event["sentence"]), remedy=str(event["remedy"]), facts=dict(event["facts"]))
     except (KeyError, ValueError, TypeError) as exc:
-        raise ImportFailed("the import's process told a failure that cannot be read") from exc
+        raise CommandFailed("the worker told a failure that cannot be read") from exc
 
 
 def _mib(size: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tensorquay_convert import registry
 from tensorquay_convert.api import OpenSource
-from tensorquay_convert.errors import BadSource, ImportFailed
+from tensorquay_convert.errors import BadSource, CommandFailed
 from tensorquay_convert.job import ImportJob, SourceKind
 
 _HOMES = (
@@ -56,5 +56,5 @@ def _opener(kind: SourceKind, home: str) -> Callable[..., OpenSource]:
             f"an object of {kind.value} cannot be imported as it is", remedy="save it, and import the file or folder"
         )
     if not callable(found):
-        raise ImportFailed(f"{home} is no function")
+        raise CommandFailed(f"{home} is no function")
     return found  # type: ignore[no-any-return]

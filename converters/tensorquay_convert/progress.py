@@ -1,4 +1,4 @@
-"""What an import tells while it runs: events as JSON lines from the worker, shown by whoever started it.
+"""What a command tells while it runs: events as JSON lines from the worker, shown by whoever started it.
 
 Events go over a file descriptor of their own, because frameworks print what they like on standard output and error.
 """
@@ -32,37 +32,33 @@ class Step(enum.Enum):
     PUBLISH = "publish"
 
 
-STEPS = tuple(Step)
-_SHARE = {Step.OPEN: 0.15, Step.EXPORT: 0.3, Step.CHECK: 0.1, Step.PROVE: 0.35, Step.REPORT: 0.05, Step.PUBLISH: 0.05}
+IMPORT_SHARES: Mapping[str, float] = {
+    Step.OPEN.value: 0.15, Step.EXPORT.value: 0.3, Step.CHECK.value: 0.1, Step.PROVE.value: 0.35,
+    Step.REPORT.value: 0.05, Step.PUBLISH.value: 0.05,
+}  # fmt: skip
+"""What share of an import each step takes, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One event for people: the step it belongs to, the share of it that is done (0 … 1), and what is happening.
+    """One event for people: the step it belongs to, what is happening, and the share of all (0 … 1) that is done.
 
     `note` True: worth keeping on the screen when the next one comes.
     """
 
-    step: Step
+    step: str
     text: str
-    fraction: float = 0.0
+    overall: float = 0.0
     note: bool = False
-
-    @property
-    def overall(self) -> float:
-        """The share of the whole import that is done."""
-        before = sum(_SHARE[each] for each in STEPS[: STEPS.index(self.step)])
-        return min(1.0, before + _SHARE[self.step] * min(1.0, max(0.0, self.fraction)))
 
     def to_json(self) -> dict[str, Any]:
         """As an event line holds it."""
         return {
             "event": "told",
-            "step": self.step.value,
+            "step": self.step,
             "text": self.text,
-            "fraction": self.fraction,
-            "note": self.note,
             "overall": round(self.overall, 3),
+            "note": self.note,
         }
 
 
@@ -89,29 +85,35 @@ def to_descriptor(descriptor: int) -> Send:
 
 
 class Teller:
-    """The converting side: tells steps and what happens in them. Owner: the one thread that converts."""
+    """The working side: tells steps and what happens in them. Owner: the one thread that works.
 
-    def __init__(self, send: Send) -> None:
+    Args: shares: of the whole that each step takes, in order; a step that is not in it takes none.
+    """
+
+    def __init__(self, send: Send, shares: Mapping[str, float]) -> None:
         self.send = send
-        self._step = Step.OPEN
+        self._shares = shares
+        self._step = next(iter(shares), "")
 
-    def step(self, step: Step, text: str) -> None:
+    def step(self, step: Step | str, text: str) -> None:
         """Begin a step."""
-        self._step = step
-        self._tell(Told(step, text))
+        self._step = step.value if isinstance(step, Step) else step
+        self._tell(text, 0.0)
 
     def say(self, text: str) -> None:
         """Within the running step (`api.Say`). A text that counts ("case 3 of 10") moves the bar."""
         counted = _COUNTED.search(text)
-        done = (int(counted[1]) - 1) / max(1, int(counted[2])) if counted is not None else 0.0
-        self._tell(Told(self._step, text, done))
+        self._tell(text, (int(counted[1]) - 1) / max(1, int(counted[2])) if counted is not None else 0.0)
 
     def note(self, text: str) -> None:
         """Something the user should keep."""
-        self._tell(Told(self._step, text, note=True))
+        self._tell(text, 0.0, note=True)
 
-    def _tell(self, told: Told) -> None:
-        self.send({**told.to_json(), "text": told.text[:_MAX_TEXT]})
+    def _tell(self, text: str, fraction: float, *, note: bool = False) -> None:
+        names = list(self._shares)
+        before = sum(self._shares[each] for each in names[: names.index(self._step)]) if self._step in names else 0.0
+        overall = before + self._shares.get(self._step, 0.0) * min(1.0, max(0.0, fraction))
+        self.send(Told(self._step, text[:_MAX_TEXT], min(1.0, overall), note).to_json())
 
 
 def read_event(line: bytes) -> Mapping[str, Any] | None:
@@ -126,7 +128,7 @@ def read_event(line: bytes) -> Mapping[str, Any] | None:
 def read_told(event: Mapping[str, Any]) -> Told | None:
     """What a "told" event says; None when it is malformed."""
     try:
-        return Told(Step(event["step"]), str(event["text"]), float(event["fraction"]), bool(event["note"]))
+        return Told(str(event["step"]), str(event["text"]), float(event["overall"]), bool(event["note"]))
     except (KeyError, ValueError, TypeError):
         return None
 
@@ -151,7 +153,7 @@ class Lines(Silence):
         self._as_json = as_json
 
     def __call__(self, told: Told) -> None:
-        line = json.dumps(told.to_json()) if self._as_json else f"{told.step.value}: {told.text}"
+        line = json.dumps(told.to_json()) if self._as_json else f"{told.step}: {told.text}"
         self._stream.write(line + "\n")
         self._stream.flush()
 
@@ -180,7 +182,7 @@ class Bar(Silence):
         if told.note:
             self._progress.console.print(told.text)
             return
-        self._progress.update(self._task, completed=told.overall, description=told.text, step=told.step.value)
+        self._progress.update(self._task, completed=told.overall, description=told.text, step=told.step)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

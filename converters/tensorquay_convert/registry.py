@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from tensorquay_convert.api import Converter
 from tensorquay_convert.detect import framework_named_in
-from tensorquay_convert.errors import BadSource, FrameworkMissing, ImportFailed
+from tensorquay_convert.errors import BadSource, CommandFailed, FrameworkMissing
 from tensorquay_convert.job import SourceKind
 
 GROUP = "tensorquay.converters"
@@ -61,7 +61,7 @@ EXTRAS: Mapping[SourceKind, str] = {
 def converter_for(kind: SourceKind) -> Converter:
     """A fresh converter for `kind`.
 
-    Raises: FrameworkMissing when a package that its module needs is not installed; ImportFailed when a stranger's
+    Raises: FrameworkMissing when a package that its module needs is not installed; CommandFailed when a stranger's
     converter cannot be loaded.
     """
     found = _strangers(kind)
@@ -103,17 +103,17 @@ def _strangers(kind: SourceKind) -> Any:
             try:
                 return point.load()
             except Exception as exc:
-                raise ImportFailed(
+                raise CommandFailed(
                     f"the converter for {kind.value} ({point.value}) cannot be loaded: {type(exc).__name__}: {exc}"
                 ) from exc
     return None
 
 
-def missing(kind: SourceKind, error: ModuleNotFoundError) -> ImportFailed:
+def missing(kind: SourceKind, error: ModuleNotFoundError) -> CommandFailed:
     """The failure to tell when `error` came up while a source of `kind` was handled."""
     package = (error.name or "a package").partition(".")[0]
     if package == "tensorquay_convert":
-        return ImportFailed(f"this installation has no converter for {kind.value} ({error.name} is missing)")
+        return CommandFailed(f"this installation has no converter for {kind.value} ({error.name} is missing)")
     return framework_missing(kind, package)
 
 

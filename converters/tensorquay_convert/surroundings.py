@@ -5,6 +5,7 @@ Knows Linux's /proc and control groups; elsewhere memory is not limited and only
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ _FOR_STRANGERS = (
 
 
 def worker_environment(
-    given: Mapping[str, str], *, other_python: bool = False, untrusted: bool = False
+    given: Mapping[str, str], *, other_python: bool = False, untrusted: bool = False, gpu: bool = False
 ) -> dict[str, str]:
     """The worker's environment variables.
 
@@ -51,6 +52,7 @@ def worker_environment(
         given: this process's.
         other_python: leave out what belongs to this interpreter.
         untrusted: the source is a stranger's: pass only what programs need to start, no one's secrets.
+        gpu: the work is for a GPU: let it see those there are.
     """
     if untrusted:
         kept = {name: value for name, value in given.items() if name in _FOR_STRANGERS or name.startswith("LC_")}
@@ -62,14 +64,28 @@ def worker_environment(
     threads = str(usable_cpus())
     for name in _THREADS:
         kept.setdefault(name, threads)
-    return {**kept, **_ALWAYS}
+    always = {name: value for name, value in _ALWAYS.items() if not (gpu and name == "CUDA_VISIBLE_DEVICES")}
+    return {**kept, **always}
 
 
 def usable_cpus() -> int:
-    """Processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Processors this process may use: those it may run on, or fewer where its control group has a quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, _quota())))
+
+
+def _quota() -> float:
+    """CPUs that this process's control group may use; infinite without a limit."""
+    try:
+        quota, _, period = (_CGROUP / "cpu.max").read_text().partition(" ")
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        pass  # no such file, or "max": version 1, or no limit
+    try:
+        quota = (_CGROUP / "cpu/cpu.cfs_quota_us").read_text()
+        return float(int(quota) / int((_CGROUP / "cpu/cpu.cfs_period_us").read_text())) if int(quota) > 0 else math.inf
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf
 
 
 def default_memory_limit() -> int | None:

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tensorquay_convert.errors import ImportFailed
+from tensorquay_convert.errors import CommandFailed
 from tensorquay_convert.importing import import_model
 from tensorquay_convert.job import DeclaredInput, ImportJob
 
@@ -308,7 +308,7 @@ def _import_object(folder: Path, repository: Path) -> dict[str, Any]:
     images = torch.from_numpy(torch_zoo.digits()[0][:2])
     try:
         return import_model(net, name=OBJECT, repository=repository, example_inputs=images).to_json()
-    except ImportFailed as failure:
+    except CommandFailed as failure:
         return {"result": "failed", "sentence": failure.sentence}
 
 

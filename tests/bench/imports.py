@@ -21,7 +21,7 @@ from tests.bench.environment import cpu_ticks, describe, stolen_share
 from tests.bench.import_models import MODELS, OBJECT, ROOT, imported_file, made_file
 from tests.bench.report import replaced
 
-from tensorquay_convert.errors import FrameworkMissing, ImportFailed
+from tensorquay_convert.errors import CommandFailed, FrameworkMissing
 from tensorquay_convert.importing import Destination, Running, import_source
 from tensorquay_convert.job import ImportJob
 from tensorquay_convert.progress import Silence
@@ -109,7 +109,7 @@ def _imported(name: str, folder: Path, repository: Path) -> dict[str, Any]:
         result = import_source(ImportJob.from_json(made["job"]), to, Running(), Silence())
     except FrameworkMissing as missing:
         return {"name": name, "skipped": str(missing)}
-    except ImportFailed as failure:
+    except CommandFailed as failure:
         return row(name, made["model"], {"result": "failed", "sentence": failure.sentence})
     return row(name, made["model"], result.to_json())
 

@@ -18,7 +18,7 @@ from safetensors.torch import save_file  # noqa: E402
 from tests.convert import torch_zoo as zoo  # noqa: E402
 from torch import nn  # noqa: E402
 
-from tensorquay_convert.errors import BadSource, ImportFailed, Unsupported  # noqa: E402
+from tensorquay_convert.errors import BadSource, CommandFailed, Unsupported  # noqa: E402
 from tensorquay_convert.job import DeclaredInput, DynamicAxis, ImportJob, SourceKind  # noqa: E402
 from tensorquay_convert.sources.torch_export import TorchExportConverter  # noqa: E402
 from tensorquay_convert.sources.torch_factory import TorchFactoryConverter  # noqa: E402
@@ -441,5 +441,5 @@ def test_pickled_weights_are_never_run(factory: Path, tmp_path: Path) -> None:
 def test_examples_that_do_not_fit_are_refused(factory: Path, tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "example.json"
     path.write_text(content)
-    with pytest.raises(ImportFailed, match=words):
+    with pytest.raises(CommandFailed, match=words):
         open_factory(f"{factory}:bare", examples=(str(path),))

@@ -17,7 +17,7 @@ import onnxruntime
 from onnx import checker, shape_inference, version_converter
 
 from tensorquay_convert.api import Say
-from tensorquay_convert.errors import BadSource, ImportFailed, Unsupported
+from tensorquay_convert.errors import BadSource, CommandFailed, Unsupported
 from tensorquay_convert.sources import onnx_graph
 from tensorquay_convert.tensors import Interface
 
@@ -46,7 +46,7 @@ def finish(
     *,
     opset: int | None = None,
     outputs: Sequence[str] = (),
-    blame: Callable[[str], ImportFailed] = Unsupported,
+    blame: Callable[[str], CommandFailed] = Unsupported,
 ) -> Finished:
     """Make the model at `path` fit to be served, or refuse it.
 
@@ -260,14 +260,14 @@ def _remove(file: Path, folder: Path) -> None:
         parent.rmdir()
 
 
-def _check(path: Path, blame: Callable[[str], ImportFailed]) -> None:
+def _check(path: Path, blame: Callable[[str], CommandFailed]) -> None:
     try:
         checker.check_model(str(path))
     except Exception as exc:  # checker.ValidationError, and what its native code raises besides
         raise blame(f"the model is not valid ONNX: {first_line(exc)}") from exc
 
 
-def _load(path: Path, blame: Callable[[str], ImportFailed]) -> list[str]:
+def _load(path: Path, blame: Callable[[str], CommandFailed]) -> list[str]:
     """Load it as the server will; a file format one step too new for the runtime is written in its newest."""
     notes: list[str] = []
     for again in (True, False):
@@ -295,6 +295,6 @@ def first_line(exc: BaseException) -> str:
     return type(exc).__name__
 
 
-def not_valid(text: str) -> ImportFailed:
+def not_valid(text: str) -> CommandFailed:
     """For a file that was given as ONNX: it is the source that is wrong."""
     return BadSource(text)

@@ -14,7 +14,7 @@ from tests.support.faulty_converter import install
 from tests.support.waiting import until
 
 from tensorquay_convert import isolation, surroundings
-from tensorquay_convert.errors import BadSource, ExitCode, FrameworkMissing, ImportFailed
+from tensorquay_convert.errors import BadSource, CommandFailed, ExitCode, FrameworkMissing
 from tensorquay_convert.isolation import Limits, WorkerFailed, run_worker
 from tensorquay_convert.job import ImportJob, SourceKind
 from tensorquay_convert.progress import Told
@@ -39,7 +39,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         request = Request(job, "m", str(model), (), stage, ("test",), "0")
         told: list[Told] = []
         with pytest.raises(WorkerFailed) as error:
-            run_worker(request, environment, told.append, **options)  # type: ignore[arg-type]
+            run_worker(request.to_json(), environment, told.append, **options)  # type: ignore[arg-type]
         if options.get("python", sys.executable) == sys.executable:
             assert f"about to {fault}" in [each.text for each in told]
         return error.value
@@ -67,7 +67,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_every_end_is_a_sentence_and_a_code(run: Run, fault: str, code: ExitCode, said: str) -> None:
     ended = run(fault)
     assert ended.failure.code is code
-    with pytest.raises(ImportFailed, match=said):
+    with pytest.raises(CommandFailed, match=said):
         raise type(ended.failure)(ended.failure.sentence)
     assert ended.unforeseen is (code is ExitCode.FAILED or "signal" in said)
 
@@ -109,7 +109,7 @@ def test_what_it_started_ends_with_it(run: Run, tmp_path: Path) -> None:
 def test_an_interpreter_that_is_none_is_said(run: Run, tmp_path: Path) -> None:
     request = Request(ImportJob(source="x"), "m", "x", (), tmp_path, (), "0")
     with pytest.raises(FrameworkMissing, match="cannot be started: No such file"):
-        run_worker(request, {}, lambda _: None, python=str(tmp_path / "nothing"))
+        run_worker(request.to_json(), {}, lambda _: None, python=str(tmp_path / "nothing"))
 
 
 def test_an_interpreter_without_the_packages_is_told_what_it_lacks(run: Run, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_job_that_cannot_be_read_is_a_failure(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Request, "to_json", lambda _: {"job": {"source": "x", "colour": "red"}})
     request = Request(ImportJob(source="x"), "m", "x", (), tmp_path, (), "0")
     with pytest.raises(WorkerFailed, match="no job it can read on standard input") as error:
-        run_worker(request, surroundings.worker_environment(os.environ), lambda _: None)
+        run_worker(request.to_json(), surroundings.worker_environment(os.environ), lambda _: None)
     assert error.value.failure.code is ExitCode.FAILED
 
 
@@ -149,7 +149,7 @@ def test_strangers_get_no_secrets() -> None:
 
 
 def test_a_failure_that_cannot_be_read_is_ours() -> None:
-    with pytest.raises(ImportFailed, match="cannot be read"):
+    with pytest.raises(CommandFailed, match="cannot be read"):
         isolation.failure_from({"event": "failed", "code": 99})
     found = isolation.failure_from({"event": "failed", "code": 3, "sentence": "s", "remedy": "r", "facts": {}})
     assert isinstance(found, BadSource)
