@@ -1,18 +1,29 @@
-"""`python -m tensorquay_convert SOURCE --name NAME …`: imports without the rest of the command `tensorquay`."""
+"""`python -m tensorquay_convert import SOURCE …` (or `optimize`, `profile`): without the rest of `tensorquay`."""
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import click
 
-from tensorquay_convert.cli import import_model
+_COMMANDS = {
+    "import": ("tensorquay_convert.cli", "import_model"),
+    "optimize": ("tensorquay_convert.optimize_cli", "optimize"),
+    "profile": ("tensorquay_convert.profile_cli", "profile"),
+}
 
 
 def main() -> int:
     """Run the command line and return its exit code."""
+    name, *arguments = sys.argv[1:] or [""]
+    if name not in _COMMANDS:
+        # NOTE(how the server still asks for imports)
+        name, arguments = "import", sys.argv[1:]
+    module, attribute = _COMMANDS[name]
+    command: click.Command = getattr(import_module(module), attribute)
     try:
-        outcome = import_model.main(prog_name="tensorquay-import", standalone_mode=False)
+        outcome = command.main(arguments, prog_name=f"tensorquay {name}", standalone_mode=False)
     except click.ClickException as exc:
         exc.show()
         return exc.exit_code

@@ -6,51 +6,42 @@ Exit codes are `errors.ExitCode`, and 130 or 143 when a signal ended it.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tensorquay_convert.errors import CommandFailed
+from tensorquay_convert.command_line import (
+    MEMORY_LIMIT,
+    OUTPUT,
+    REPOSITORY,
+    carry_out,
+    console,
+    facts,
+    plain,
+    repository_of,
+    show,
+    with_options,
+)
 from tensorquay_convert.importing import Destination, ImportResult, Running, import_source
 from tensorquay_convert.isolation import DEFAULT_TIMEOUT_S, Limits
 from tensorquay_convert.job import DeclaredInput, DynamicAxis, ImportJob, SourceKind, Tolerance
-from tensorquay_convert.progress import Bar, Lines, Silence
+from tensorquay_convert.progress import Silence
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from rich.text import Text
-
-DEFAULT_REPOSITORY = "model_repo"
-REPOSITORY_VARIABLE = "TENSORQUAY_MODEL_REPOSITORY"
 
 _INPUT = re.compile(r"(?P<name>.+):(?P<dtype>[a-z]+[0-9]*)\[(?P<shape>[^\[\]]*)\]")
 _DYNAMIC = re.compile(r"(?P<tensor>.+):(?P<axis>[0-9]{1,3})=(?P<name>[A-Za-z_][A-Za-z0-9_.-]{0,63})")
 _AXIS = re.compile(r"[0-9]{1,12}|[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-_BYTES = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[kKmMgGtT]?)(?:i?[bB])?")
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _DTYPES = {
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
     "float16", "float32", "float64", "bfloat16", "string",
 }  # fmt: skip
-_SIGNAL_BASE = 128
-_PIPE_COLUMNS = 10_000
-"""Nothing is wrapped where no terminal ends the lines."""
-
-
-class _Stopped(BaseException):
-    """A signal asks for the end; the worker and the stage go first."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        super().__init__(number)
 
 
 def _read_inputs(_ctx: click.Context, _option: click.Parameter, texts: tuple[str, ...]) -> tuple[DeclaredInput, ...]:
@@ -78,15 +69,6 @@ def _read_dynamic(_ctx: click.Context, _option: click.Parameter, texts: tuple[st
     return tuple(found)
 
 
-def _read_bytes(_ctx: click.Context, _option: click.Parameter, text: str | None) -> int | None:
-    if text is None:
-        return None
-    match = _BYTES.fullmatch(text.strip())
-    if match is None:
-        raise click.BadParameter(f"'{text}': expected a number of bytes, as in 4GiB or 800M")
-    return int(float(match["number"]) * _UNITS[match["unit"].lower()])
-
-
 def _read_kind(_ctx: click.Context, _option: click.Parameter, text: str | None) -> SourceKind | None:
     return None if text is None else SourceKind(text)
 
@@ -95,11 +77,7 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     click.argument("source"),
     click.option("--name", help="Name of the model in the repository; not needed with --output or --dry-run."),
     click.option("--version", type=click.IntRange(1, 2**63 - 1), help="Default: the highest there is, plus 1."),
-    click.option(
-        "--repository",
-        type=click.Path(path_type=Path),
-        help=f"Model repository; else {REPOSITORY_VARIABLE}, else ./{DEFAULT_REPOSITORY}.",
-    ),
+    REPOSITORY,
     click.option(
         "--output", type=click.Path(path_type=Path), help="Write the version's folder here, into no repository."
     ),
@@ -148,12 +126,7 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     click.option("--trust-pickle", is_flag=True, help="Read a pickle, which runs the code in it."),
     click.option("--untrusted", is_flag=True, help="Refuse what runs code; pass no secrets to the worker."),
     click.option("--python", default="", metavar="PATH", help="Interpreter that has the framework."),
-    click.option(
-        "--memory-limit",
-        metavar="BYTES",
-        callback=_read_bytes,
-        help="4GiB, 800M …; else four fifths of what is available.",
-    ),
+    MEMORY_LIMIT,
     click.option(
         "--timeout",
         type=click.FloatRange(min=0.001),
@@ -165,22 +138,8 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     click.option(
         "--report", type=click.Path(path_type=Path), metavar="DIR", help="Put report, provenance and log there, always."
     ),
-    click.option(
-        "--progress",
-        type=click.Choice(["auto", "plain", "json", "none"]),
-        default="auto",
-        show_default=True,
-        help="On standard error; json: one object a line.",
-    ),
-    click.option("--quiet", is_flag=True, help="Say nothing but errors."),
-    click.option("--json", "as_json", is_flag=True, help="Result or failure as one object on standard output."),
+    *OUTPUT,
 )
-
-
-def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 @click.command(
@@ -188,7 +147,7 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
     short_help="Convert a trained model to ONNX, prove it, publish it.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@_with_options
+@with_options(_OPTIONS)
 @click.pass_context
 def import_model(ctx: click.Context, /, **given: Any) -> None:
     """Convert SOURCE to ONNX, prove that it answers alike, and publish it into a model repository.
@@ -204,40 +163,18 @@ def import_model(ctx: click.Context, /, **given: Any) -> None:
 
 
 def _run(given: Mapping[str, Any]) -> int:
-    as_json, quiet = given["as_json"], given["quiet"]
-    number = 0
-    previous = {each: signal.signal(each, _stop) for each in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with _listener("none" if quiet else given["progress"]) as listener:
-            result = import_source(_job(given), _destination(given), _running(given), listener)
-    except CommandFailed as exc:
-        _tell_failure(exc, as_json=as_json)
-        return int(exc.code)
-    except _Stopped as exc:
-        number = exc.number
-    finally:
-        for each, handler in previous.items():
-            signal.signal(each, handler)
-    if number:
-        _tell_stopped(number, as_json=as_json)
-        return _SIGNAL_BASE + number
-    if as_json:
-        click.echo(json.dumps(result.to_json(), ensure_ascii=False))
-    elif not quiet:
-        _show(result, given)
-    return 0
+    def work(listener: Silence) -> Callable[[], None]:
+        result = import_source(_job(given), _destination(given), _running(given), listener)
 
+        def tell() -> None:
+            if given["as_json"]:
+                click.echo(json.dumps(result.to_json(), ensure_ascii=False))
+            elif not given["quiet"]:
+                _show(result, given)
 
-def _stop(number: int, _frame: FrameType | None) -> None:
-    raise _Stopped(number)
+        return tell
 
-
-def _listener(mode: str) -> Silence:
-    if mode == "none":
-        return Silence()
-    if mode == "json":
-        return Lines(sys.stderr, as_json=True)
-    return Bar(sys.stderr) if mode == "auto" and sys.stderr.isatty() else Lines(sys.stderr)
+    return carry_out("import", given, work)
 
 
 def _job(given: Mapping[str, Any]) -> ImportJob:
@@ -250,8 +187,9 @@ def _job(given: Mapping[str, Any]) -> ImportJob:
 
 
 def _destination(given: Mapping[str, Any]) -> Destination:
-    named = given["repository"] or os.environ.get(REPOSITORY_VARIABLE) or DEFAULT_REPOSITORY
-    return Destination(given["name"], Path(named), given["version"], given["output"], given["dry_run"], given["report"])
+    return Destination(
+        given["name"], repository_of(given), given["version"], given["output"], given["dry_run"], given["report"]
+    )
 
 
 def _running(given: Mapping[str, Any]) -> Running:
@@ -260,58 +198,16 @@ def _running(given: Mapping[str, Any]) -> Running:
     )
 
 
-def _tell_failure(failure: CommandFailed, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "result": "failed",
-                    "code": int(failure.code),
-                    "reason": failure.code.name.lower(),
-                    "sentence": failure.sentence,
-                    "remedy": failure.remedy,
-                    "facts": failure.facts,
-                },
-                ensure_ascii=False,
-            )
-        )
-        return
-    click.echo(f"tensorquay import: {failure.sentence}", err=True)
-    if failure.remedy:
-        click.echo(f"  {failure.remedy}", err=True)
-
-
-def _tell_stopped(number: int, *, as_json: bool) -> None:
-    sentence = f"stopped by {signal.Signals(number).name}, nothing was published"
-    if as_json:
-        click.echo(json.dumps({"result": "stopped", "code": _SIGNAL_BASE + number, "sentence": sentence}))
-    else:
-        click.echo(f"tensorquay import: {sentence}", err=True)
-
-
 def _show(result: ImportResult, given: Mapping[str, Any]) -> None:
     """The result for people: what it was, how it was made, how well it is proven, where it lies."""
-    from rich.console import Console  # noqa: PLC0415 - only who reads the result needs it
-    from rich.table import Table  # noqa: PLC0415
-
-    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
-    out = Console(highlight=False, markup=False, width=width, no_color=width is not None)
-
-    def facts(**said: Sequence[str]) -> None:
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(min_width=6, no_wrap=True)
-        grid.add_column()
-        for name, lines in said.items():
-            for place, line in enumerate(lines):
-                grid.add_row(_text(name if place == 0 else "", "bold"), _text(line))
-        out.print(grid)
-
+    out = console()
     proof = result.proof
     inputs = "your inputs and seeded ones" if proof["real_inputs"] else "seeded inputs"
     sizes = [f"{axis} {', '.join(map(str, found))}" for axis, found in proof["axes"].items()]
-    # Rendered first: the cells that a table pads at its right end are nothing that a pipe should carry.
-    with out.capture() as shown:
+
+    def everything() -> None:
         facts(
+            out,
             source=[str(given["source"]), result.shown],
             export=[f"{result.exporter}, operator set {result.opset}", *result.attempts, *result.notes],
             proof=["; ".join([f"equal on {proof['cases']} cases, {inputs}", *sizes]), *proof["notes"]],
@@ -319,14 +215,15 @@ def _show(result: ImportResult, given: Mapping[str, Any]) -> None:
         out.print()
         out.print(_errors(proof["outputs"]))
         out.print()
-        facts(took=[f"{result.seconds:.1f} s, {result.peak_rss_bytes / (1 << 20):.0f} MiB at most"])
+        facts(out, took=[f"{result.seconds:.1f} s, {result.peak_rss_bytes / (1 << 20):.0f} MiB at most"])
         if result.path is None:
-            facts(kept=["nothing, it was a dry run"])
+            facts(out, kept=["nothing, it was a dry run"])
         else:
-            facts(kept=[str(result.path), f"with its report {result.report}"])
+            facts(out, kept=[str(result.path), f"with its report {result.report}"])
         if result.path is not None and result.version is not None:
-            facts(next=[f"tensorquay serve {shlex.quote(str(result.path.parent.parent))}"])
-    click.echo("\n".join(line.rstrip() for line in shown.get().rstrip("\n").split("\n")))
+            facts(out, next=[f"tensorquay serve {shlex.quote(str(result.path.parent.parent))}"])
+
+    show(out, everything)
 
 
 def _errors(outputs: Sequence[Mapping[str, Any]]) -> Table:
@@ -340,7 +237,7 @@ def _errors(outputs: Sequence[Mapping[str, Any]]) -> Table:
     for each in outputs:
         exact = each["atol"] == each["rtol"] == 0
         table.add_row(
-            _text(each["name"]),
+            plain(each["name"]),
             _number(each["max_absolute"], ".2g"),
             _number(each["max_relative"], ".2g"),
             "exact" if exact else f"{each['atol']:.2g} + {each['rtol']:.2g}·|x|",
@@ -348,15 +245,6 @@ def _errors(outputs: Sequence[Mapping[str, Any]]) -> Table:
             _number(each["min_top1"], ".2%"),
         )
     return table
-
-
-def _text(value: str, style: str = "") -> Text:
-    """As it is, but for characters that would steer a terminal: names come from strangers' files."""
-    from rich.text import Text  # noqa: PLC0415 - only who reads the result needs it
-
-    return Text(
-        "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in value), style
-    )
 
 
 def _number(value: float | str | None, digits: str) -> str:

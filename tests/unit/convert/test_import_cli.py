@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tensorquay_convert import cli, importing
+from tensorquay_convert import cli, command_line, importing
 from tensorquay_convert.errors import BY_CODE, ExitCode
 from tensorquay_convert.importing import Destination, Running
 from tensorquay_convert.isolation import Limits
@@ -28,7 +28,7 @@ class Seen(Exception):
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the command, and returns what the import would have been."""
-    monkeypatch.delenv(cli.REPOSITORY_VARIABLE, raising=False)
+    monkeypatch.delenv(command_line.REPOSITORY_VARIABLE, raising=False)
 
     def call(*arguments: str) -> tuple[ImportJob, Destination, Running]:
         kept: list[Any] = []
@@ -79,7 +79,7 @@ def test_what_is_not_said_has_the_documented_default(seen: Any, monkeypatch: pyt
     job, to, running = seen("m.onnx", "--name", "m")
     assert job == ImportJob(source="m.onnx")
     assert (to, running.limits) == (Destination("m"), Limits())
-    monkeypatch.setenv(cli.REPOSITORY_VARIABLE, "/models")
+    monkeypatch.setenv(command_line.REPOSITORY_VARIABLE, "/models")
     assert seen("m.onnx", "--name", "m")[1].repository == Path("/models")
     assert seen("dir/m.py:make", "--dry-run")[1].name == "make"
     assert seen("dir/m.onnx", "--output", "o")[1].name == "m"
