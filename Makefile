@@ -16,7 +16,7 @@ TORCH_FLAGS ?=
 # constraints.txt pins every package, so two machines install the same.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help serve test test-full lint check frameworks bench bench-doors bench-imports fuzz lock clean
+.PHONY: help serve test test-full lint check frameworks bench bench-doors bench-imports bench-optimize fuzz lock clean
 
 help:
 	@echo "make serve      install what serving needs and serve $(REPO) (ARGS='--http-port=9000' adds flags)"
@@ -24,7 +24,8 @@ help:
 	@echo "make test-full  as test; also what takes long"
 	@echo "make lint       ruff, mypy, import contracts only"
 	@echo "make bench      measure served against raw throughput (tests/bench; bench-doors: server CPU per request"
-	@echo "                over HTTP and gRPC, loaded by wrk and h2load; bench-imports: time and memory of imports)"
+	@echo "                over HTTP and gRPC, loaded by wrk and h2load; bench-imports: time and memory of imports;"
+	@echo "                bench-optimize: what the optimizer finds, and whether it finds it again)"
 	@echo "make fuzz       fuzz what reads strangers' bytes, SECONDS=60 for each target (tests/fuzz)"
 	@echo "make frameworks make $(FRAMEWORKS), with everything models are imported from (part of make test)"
 	@echo "make lock       pin the newest packages that go together (needs uv)"
@@ -103,6 +104,9 @@ bench-doors: $(VENV)/.dev
 
 bench-imports: $(FRAMEWORKS)/.ready
 	$(FRAMEWORKS)/bin/python -m tests.bench.imports $(ARGS)
+
+bench-optimize: $(FRAMEWORKS)/.ready
+	$(FRAMEWORKS)/bin/python -m tests.bench.optimizations $(ARGS)
 
 # atheris has wheels for Linux on x86-64 only, so it is in no other target's way.
 $(VENV)/.fuzz: $(VENV)/.dev

@@ -30,6 +30,7 @@ from tensorquay_convert.command_line import (
 from tensorquay_convert.importing import Destination, ImportResult, Running, import_source
 from tensorquay_convert.isolation import DEFAULT_TIMEOUT_S, Limits
 from tensorquay_convert.job import DeclaredInput, DynamicAxis, ImportJob, SourceKind, Tolerance
+from tensorquay_convert.optimize_cli import DATA, TIME_BUDGET, optimize
 from tensorquay_convert.progress import Silence
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
         "--output", type=click.Path(path_type=Path), help="Write the version's folder here, into no repository."
     ),
     click.option("--dry-run", is_flag=True, help="Convert and prove, and keep nothing."),
+    click.option("--optimize", is_flag=True, help="Then optimise it: the winner becomes the version after it."),
+    *DATA,
+    TIME_BUDGET,
     click.option(
         "--kind",
         type=click.Choice([kind.value for kind in SourceKind]),
@@ -159,7 +163,13 @@ def import_model(ctx: click.Context, /, **given: Any) -> None:
         if given["output"] is None and not given["dry_run"]:
             raise click.UsageError("--name is missing: under which name is the model to be served?")
         given["name"] = Path(given["source"].rpartition(":")[2] or given["source"]).stem or "model"
-    ctx.exit(_run(given))
+    if given["optimize"] and (given["output"] is not None or given["dry_run"]):
+        raise click.UsageError("--optimize publishes into a repository: it does not go with --output or --dry-run")
+    unused = [name for name in ("data", "labels", "max_drop") if given[name]]
+    if unused and not given["optimize"]:
+        raise click.UsageError(f"--{unused[0].replace('_', '-')} goes with --optimize")
+    code = _run(given)
+    ctx.exit(_optimize(given) if code == 0 and given["optimize"] else code)
 
 
 def _run(given: Mapping[str, Any]) -> int:
@@ -175,6 +185,26 @@ def _run(given: Mapping[str, Any]) -> int:
         return tell
 
     return carry_out("import", given, work)
+
+
+def _optimize(given: Mapping[str, Any]) -> int:
+    """What was just imported, further: a second result, on a line of its own with `--json`. The import stands."""
+    arguments = [
+        str(given["name"]),
+        f"--repository={repository_of(given)}",
+        f"--time-budget={given['time_budget']}s",
+        f"--seed={given['seed']}",
+        f"--progress={given['progress']}",
+        *(f"--data={each}" for each in given["data"]),
+        *((f"--labels={given['labels']}",) if given["labels"] else ()),
+        *((f"--max-drop={given['max_drop']}",) if given["max_drop"] is not None else ()),
+        *((f"--version={given['version']}",) if given["version"] is not None else ()),
+        *((f"--memory-limit={given['memory_limit']}",) if given["memory_limit"] is not None else ()),
+        *(("--quiet",) if given["quiet"] else ()),
+        *(("--json",) if given["as_json"] else ()),
+    ]
+    outcome = optimize.main(arguments, prog_name="tensorquay optimize", standalone_mode=False)
+    return outcome if isinstance(outcome, int) else 0
 
 
 def _job(given: Mapping[str, Any]) -> ImportJob:

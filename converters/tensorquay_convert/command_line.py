@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import sys
@@ -16,6 +15,7 @@ import click
 
 from tensorquay_convert.errors import CommandFailed
 from tensorquay_convert.progress import Bar, Lines, Silence
+from tensorquay_convert.surroundings import own_environment
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -106,7 +106,7 @@ OUTPUT = (
 
 def repository_of(given: Mapping[str, Any]) -> Path:
     """The repository that was asked for, or the usual one."""
-    return Path(given["repository"] or os.environ.get(REPOSITORY_VARIABLE) or DEFAULT_REPOSITORY)
+    return Path(given["repository"] or own_environment().get(REPOSITORY_VARIABLE) or DEFAULT_REPOSITORY)
 
 
 def carry_out(command: str, given: Mapping[str, Any], work: Callable[[Silence], Callable[[], None]]) -> int:

@@ -12,6 +12,7 @@ import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def describe_interface(facts: SourceFacts) -> dict[str, Any]:
 
 def describe_machine(packages: Mapping[str, str]) -> dict[str, Any]:
     """The interpreter, the machine and the packages that took part."""
-    model, flags = _cpu()
+    model, flags = processor()
     return {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
@@ -167,12 +168,20 @@ def _number(value: float | None) -> float | str | None:
     return value if value is None or math.isfinite(value) else str(value)
 
 
+def own_version() -> str:
+    """Of this distribution; "unknown" when it runs from where it was never installed."""
+    try:
+        return version("tensorquay")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def now() -> str:
     """The time as RFC 3339 in UTC, to the second."""
     return datetime.now(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
 
 
-def _cpu() -> tuple[str, list[str]]:
+def processor() -> tuple[str, list[str]]:
     """The processor's name and those of its features that matter; empty where the system does not tell."""
     try:
         text = Path("/proc/cpuinfo").read_text(errors="replace")[:65536]

@@ -17,6 +17,7 @@ _SHARE_OF_AVAILABLE = 0.8
 _UNLIMITED = 1 << 60
 
 _ALWAYS: Mapping[str, str] = {
+    "ORT_DISABLE_TELEMETRY": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "0",
     "CUDA_VISIBLE_DEVICES": "",
@@ -30,7 +31,7 @@ _ALWAYS: Mapping[str, str] = {
     "PYTHONFAULTHANDLER": "1",
     "NO_COLOR": "1",
 }
-"""Nothing is fetched, nothing runs on a GPU, a result does not depend on hashing, a crash leaves its stack.
+"""Nothing is fetched or reported, nothing runs on a GPU, a result does not depend on hashing, a crash leaves its stack.
 
 oneDNN's own kernels are off in TensorFlow: they round differently from the reference, and it is the reference of the
 proof.

@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 
 from tensorquay import __version__
 from tensorquay.backends.api import Backend
@@ -24,6 +25,7 @@ from tensorquay.backends.registry import DEFAULT, BackendRegistry
 from tensorquay.banner import banner
 from tensorquay.batching.batcher import Batcher
 from tensorquay.config.effective import Defaults
+from tensorquay.config.machine import cpu_facts
 from tensorquay.config.model import ModelConfig
 from tensorquay.config.resources import cpu_budget
 from tensorquay.config.server import ServerConfig
@@ -41,7 +43,11 @@ from tensorquay.lifecycle.fleet import Fleet
 from tensorquay.lifecycle.imports import ImportsModels, NoImports
 from tensorquay.lifecycle.loader import Loader
 from tensorquay.lifecycle.manager import ModelManager
+from tensorquay.lifecycle.optimizes import NoOptimizing, OptimizesVersions
 from tensorquay.lifecycle.settings import LifecycleSettings, StartReport
+from tensorquay.optimizing.command import OptimizeLimits
+from tensorquay.optimizing.memory import OutcomeMemory
+from tensorquay.optimizing.service import OptimizeService
 from tensorquay.repository.snapshot import RepositoryUnreadable
 from tensorquay.shared_memory import SharedMemoryRegistry
 from tensorquay.telemetry.log_settings import LogSettings
@@ -191,12 +197,14 @@ class _Server:
                 thread_budget=self._threads,
                 clock=self._clock,
                 defaults=Defaults(max_batch_size=config.default_max_batch_size),
+                cpu=cpu_facts(),
             ),
             partial(Batcher, max_pending=config.max_queue_requests),
             self._statistics,
             clock=self._clock,
             load_threads=config.model_load_thread_count,
             importer=_importer(config),
+            optimizer=_optimizer(config, self._threads),
         )
         settings = LifecycleSettings(
             mode=config.model_control_mode,
@@ -307,10 +315,22 @@ class _Server:
         return max(deadline_s - asyncio.get_running_loop().time(), 0.0)
 
 
+def _import_cache(config: ServerConfig) -> Path:
+    return config.import_cache or user_cache() / "tensorquay" / "imports"
+
+
+def _optimizer(config: ServerConfig, threads: int) -> OptimizesVersions:
+    if not config.auto_optimize:
+        return NoOptimizing()
+    memory = OutcomeMemory(_import_cache(config) / "optimizations")
+    limits = OptimizeLimits(threads, config.optimize_memory_bytes)
+    return OptimizeService(config.model_repository, memory, mode=config.model_control_mode, limits=limits)
+
+
 def _importer(config: ServerConfig) -> ImportsModels:
     if not config.auto_import:
         return NoImports()
-    root = config.import_cache or user_cache() / "tensorquay" / "imports"
+    root = _import_cache(config)
     limits = ImportLimits(config.import_timeout_secs, config.import_memory_bytes, config.import_python)
     return ImportService(ImportCache(root, max_bytes=config.import_cache_bytes), limits)
 

@@ -105,6 +105,9 @@ class OutputAgreement:
         min_cosine: of the worst row. max_error: largest absolute. top1: share of rows with the same largest entry
             (classes, at least 2 entries in the last axis) or, for integers, of equal entries.
         nonfinite: entries that are NaN or infinite here and were not in the baseline.
+        relative_error: root mean square error as a share of the baseline's root mean square (around its mean, for
+            outputs of one number per row); None for what are no floats.
+        problem: why it could not be compared (another shape or dtype, missing); then the numbers are None.
     """
 
     name: str
@@ -114,6 +117,8 @@ class OutputAgreement:
     mean_error: float | None
     top1: float | None
     nonfinite: int = 0
+    relative_error: float | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

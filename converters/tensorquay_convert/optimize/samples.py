@@ -22,7 +22,8 @@ from tensorquay_convert.tensors import Array, Arrays
 
 INDEX = "index.json"
 TEXT = "text"
-"""What is noted for inputs of texts: their arrays hold fixed-size bytes on disk, objects of `bytes` in memory."""
+"""What is noted for inputs of texts: objects of `bytes` in memory, fixed-size bytes on disk (`texts_to_disk`)."""
+_END = b"\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +110,21 @@ class Samples:
 
 def _in_memory(array: Array, kind: str) -> Array:
     if kind != TEXT:
-        return np.ascontiguousarray(array)
+        # It makes one axis of a single number.
+        return np.ascontiguousarray(array).reshape(array.shape)
     found = np.empty(array.size, object)
-    found[:] = array.reshape(-1).tolist()
+    found[:] = [each[: -len(_END)] for each in array.reshape(-1).tolist()]
     return found.reshape(array.shape)
+
+
+def texts_to_disk(texts: Array, longest: int) -> Array:
+    """Objects of `bytes`, none longer than `longest`, as an array that a file of kind `TEXT` holds.
+
+    Each is followed by one byte that is not zero: numpy takes zeros at the end of fixed-size bytes for padding, and
+    texts may end in them.
+    """
+    marked = [each + _END for each in texts.reshape(-1).tolist()]
+    return np.array(marked, f"S{longest + len(_END)}").reshape(texts.shape)
 
 
 def write_index(folder: Path, index: Index) -> None:

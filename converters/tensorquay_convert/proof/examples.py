@@ -31,7 +31,7 @@ from tensorquay_convert.tensors import BATCH, Array, Arrays, Interface, Meaning,
 
 MAX_FILE_BYTES = 1 << 30
 MAX_PIXELS = 100_000_000
-_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 _CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -93,8 +93,8 @@ def _read(path: Path, interface: Interface) -> dict[str, Array]:
     if kind == ".npy":
         return {_only(path, interface).name: _one_array(path)}
     if kind == ".json":
-        return _json(path, interface)
-    if kind in _IMAGES:
+        return read_json(path, interface)
+    if kind in IMAGES:
         spec = _image_input(path, interface)
         return {spec.name: _image(path, spec, interface)}
     raise BadSource(
@@ -134,7 +134,11 @@ def _archive(path: Path) -> dict[str, Array]:
         raise BadSource(f"example {path.name}: is no npz file that can be read: {exc}") from exc
 
 
-def _json(path: Path, interface: Interface) -> dict[str, Array]:
+def read_json(path: Path, interface: Interface) -> dict[str, Array]:
+    """Arrays by input name of a request, an object of lists or a list; texts are `str` in arrays of object.
+
+    Raises: BadSource.
+    """
     try:
         plain = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as exc:
@@ -172,6 +176,9 @@ def _array(path: Path, name: str, value: Any) -> Array:
         raise BadSource(f"example {path.name}: input '{name}': its lists have different lengths ({exc})") from exc
     if found.dtype.kind not in "biufU":
         raise BadSource(f"example {path.name}: input '{name}': expected numbers, true and false, or texts")
+    if found.dtype.kind == "U":
+        # numpy's own texts lose zeros at their end.
+        found = np.array(value, object)
     return found
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
+from tensorquay_convert.proof.values import BFLOAT16, bits, is_tensor, texts_in, texts_out, value
 from tensorquay_convert.tensors import Array, Arrays
 
 _FAILING_NODE = re.compile(r"running (\w+) node\. Name:'([^']*)'")
 _NOISE = re.compile(r"/\S+?/([\w.]+\.(?:cc|h|cpp)):\d+\s*")
 _MAX_TEXT = 400
-_BFLOAT16 = "tensor(bfloat16)"
 
 
 class RuntimeFailed(Exception):
@@ -55,7 +53,7 @@ class Runtime:
 
     def is_bfloat16(self, output: str) -> bool:
         """Whether an output's array holds bfloat16 bits."""
-        return bool(self._types[output] == _BFLOAT16)
+        return bool(self._types[output] == BFLOAT16)
 
     def run(self, inputs: Arrays, outputs: Sequence[str] | None = None) -> Arrays:
         """The named outputs (default: all) for those of `inputs` that the model has. Raises: RuntimeFailed.
@@ -63,16 +61,16 @@ class Runtime:
         Texts are `bytes` in arrays of object, bfloat16 is uint16 bits; values that are no tensors are left out.
         """
         wanted = list(self._types if outputs is None else outputs)
-        fed = {name: value for name, value in inputs.items() if name in self._inputs}
+        fed = {name: each for name, each in inputs.items() if name in self._inputs}
         try:
-            if _BFLOAT16 in {self._types[name] for name in wanted} | {self._inputs[name] for name in fed}:
-                given = {name: _value(each, self._inputs[name]) for name, each in fed.items()}
-                found = [_bits(each) for each in self._session.run_with_ort_values(wanted, given)]
+            if BFLOAT16 in {self._types[name] for name in wanted} | {self._inputs[name] for name in fed}:
+                given = {name: value(each, self._inputs[name]) for name, each in fed.items()}
+                found = [bits(each) for each in self._session.run_with_ort_values(wanted, given)]
             else:
-                found = self._session.run(wanted, {name: _texts_in(each) for name, each in fed.items()})
+                found = self._session.run(wanted, {name: texts_in(each) for name, each in fed.items()})
         except Exception as exc:
             raise _failed("does not run the model", exc) from exc
-        return {name: _texts_out(each) for name, each in zip(wanted, found, strict=True) if _is_tensor(each)}
+        return {name: texts_out(each) for name, each in zip(wanted, found, strict=True) if is_tensor(each)}
 
 
 def runtime_name() -> str:
@@ -101,57 +99,3 @@ def _failed(what: str, exc: Exception) -> RuntimeFailed:
         node="" if found is None else found[2],
         operator="" if found is None else found[1],
     )
-
-
-def _value(array: Array, kind: str) -> Any:
-    array = np.ascontiguousarray(array).reshape(array.shape)
-    if kind == _BFLOAT16:
-        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, TensorProto.BFLOAT16)
-    return _text_value(array) if array.dtype.kind == "O" else onnxruntime.OrtValue.ortvalue_from_numpy(array)
-
-
-def _text_value(array: Array) -> Any:
-    """Texts as an `OrtValue`: the binding makes none from an array, so a model of one constant gives it."""
-    items = [each if isinstance(each, bytes) else str(each).encode() for each in array.reshape(-1).tolist()]
-    tensor = TensorProto(name="texts", data_type=TensorProto.STRING, dims=array.shape, string_data=items)
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["texts"], ["out"])],
-        "texts",
-        [],
-        [helper.make_tensor_value_info("out", TensorProto.STRING, list(array.shape))],
-        [tensor],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run_with_ort_values(["out"], {})[0]
-
-
-def _bits(value: Any) -> Any:
-    """An array of a value; numpy has no bfloat16, so its 16 bits are copied out."""
-    if value.data_type() != _BFLOAT16:
-        return value.numpy()
-    found = np.empty(tuple(value.shape()), np.uint16)
-    if found.size:
-        ctypes.memmove(found.ctypes.data, value.data_ptr(), found.nbytes)
-    return found
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, np.ndarray | np.generic)
-
-
-def _texts_in(value: Array) -> Array:
-    if value.dtype != np.dtype(object):
-        return value
-    found = np.empty(value.size, object)
-    found[:] = [each.decode() if isinstance(each, bytes) else each for each in value.reshape(-1).tolist()]
-    return found.reshape(value.shape)
-
-
-def _texts_out(value: Any) -> Array:
-    array = np.asarray(value)
-    if array.dtype.kind not in "OU":
-        return array
-    found = np.empty(array.size, object)
-    found[:] = [each if isinstance(each, bytes) else str(each).encode() for each in array.reshape(-1).tolist()]
-    return found.reshape(array.shape)

@@ -1,28 +1,21 @@
 """The report of an import as one HTML page a person can read: no script, no other file, nothing fetched.
 
-Every name and text in it may come from a stranger's model: all of it is escaped here, and a policy in the page's head
-forbids scripts and fetching besides.
+Every name and text in it may come from a stranger's model: all of it goes through `html.py`, which escapes it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensorquay_convert.proof.summary import number, verdict
 from tensorquay_convert.proof.verification import Case, Comparison, Verification
-from tensorquay_convert.report import plots
-from tensorquay_convert.report.style import CSS
+from tensorquay_convert.report import html, plots
 
 MAX_OUTPUTS = 12
 """Outputs with plots; the tables have all of them."""
 MAX_ROWS = 400
-_MAX_TEXT = 600
-_MAX_VALUES = 60
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def render(provenance: Mapping[str, Any], verification: Verification) -> str:
@@ -30,12 +23,12 @@ def render(provenance: Mapping[str, Any], verification: Verification) -> str:
 
     Args: provenance: what `provenance.json` holds; whatever is missing in it is left out.
     """
-    model = _text(provenance.get("model") or "a model")
+    model = html.text(provenance.get("model") or "a model")
     source = provenance.get("source")
     shown = source.get("shown", "") if isinstance(source, Mapping) else ""
     body = [
         f"<h1>Import of {model}</h1>",
-        f'<p class="sub">{_text(shown)}{" · " if shown else ""}{_text(provenance.get("imported_at", ""))}</p>',
+        f'<p class="sub">{html.text(shown)}{" · " if shown else ""}{html.text(provenance.get("imported_at", ""))}</p>',
         _verdict(verification),
         _what_is_wrong(verification),
         _plots(verification),
@@ -44,50 +37,36 @@ def render(provenance: Mapping[str, Any], verification: Verification) -> str:
         _notes(verification),
         _provenance(provenance, verification),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Import of {model}: {'passed' if verification.passed else 'refused'}</title><style>{CSS}</style></head>"
-        f"<body><main>{''.join(body)}</main></body></html>\n"
-    )
-
-
-def _text(value: object, most: int = _MAX_TEXT) -> str:
-    """Escaped, one line, bounded, without control characters."""
-    plain = str(value)
-    if len(plain) > most:
-        plain = plain[: most - 1] + "…"
-    return escape("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in plain))
-
-
-def _sentence(value: str, most: int = _MAX_TEXT) -> str:
-    return f"{_text(value[:1].upper() + value[1:], most)}."
+    title = f"Import of {provenance.get('model') or 'a model'}: {'passed' if verification.passed else 'refused'}"
+    return html.document(title, body)
 
 
 def _verdict(verification: Verification) -> str:
     kind, word = ("passed", "Passed") if verification.passed else ("failed", "Refused")
     return (
         f'<section class="verdict {kind}" aria-label="Verdict"><strong>{word}</strong>'
-        f"{_sentence(verdict(verification))}</section>"
+        f"{html.sentence(verdict(verification))}</section>"
     )
 
 
 def _what_is_wrong(verification: Verification) -> str:
     if verification.passed:
         return ""
-    parts = ["<section><h2>What is wrong</h2>", _list(each[:1].upper() + each[1:] for each in verification.problems)]
+    parts = [
+        "<section><h2>What is wrong</h2>",
+        html.bullets(each[:1].upper() + each[1:] for each in verification.problems),
+    ]
     if verification.culprit is not None:
         culprit = verification.culprit
         sure = "confirmed" if culprit.confirmed else "likely"
         parts.append(
-            f"<h3>Where it comes from ({sure})</h3><p><code>{_text(culprit.node)}</code> "
-            f"({_text(culprit.operator)})</p><p>{_sentence(culprit.sentence, 1500)}</p>"
+            f"<h3>Where it comes from ({sure})</h3><p><code>{html.text(culprit.node)}</code> "
+            f"({html.text(culprit.operator)})</p><p>{html.sentence(culprit.sentence, 1500)}</p>"
         )
         if culprit.source_line:
-            parts.append(f"<p>In the model's source: <code>{_text(culprit.source_line)}</code></p>")
+            parts.append(f"<p>In the model's source: <code>{html.text(culprit.source_line)}</code></p>")
     if verification.advice:
-        parts.append(f"<h3>What to try</h3><p>{_sentence(verification.advice)}</p>")
+        parts.append(f"<h3>What to try</h3><p>{html.sentence(verification.advice)}</p>")
     return "".join(parts) + "</section>"
 
 
@@ -106,13 +85,13 @@ def _plots(verification: Verification) -> str:
     ]
     for at, name in enumerate(names[:MAX_OUTPUTS]):
         parts.append(
-            f'<h3>{_text(name)}</h3><figure class="wide" tabindex="0" aria-label="Errors by case">'
+            f'<h3>{html.text(name)}</h3><figure class="wide" tabindex="0" aria-label="Errors by case">'
             f"{plots.errors(name, verification.cases, f'errors-{at}')}<figcaption>Largest absolute error in each case"
             "</figcaption></figure>"
         )
         sample = samples.get(name)
         if sample is not None:
-            case = _text(sample.case, 80)
+            case = html.text(sample.case, 80)
             parts.append(
                 f'<div class="plots"><figure>{plots.scatter(sample, f"scatter-{at}")}<figcaption>Case “{case}”, the '
                 f"worst one: equal values lie on the line</figcaption></figure><figure>"
@@ -130,38 +109,42 @@ def _axes(verification: Verification) -> str:
         return ""
     rows = [
         [
-            _cell(axis.name),
-            _cell(", ".join(axis.tensors)),
-            _cell(", ".join(map(str, axis.sizes)) or "none"),
-            _said(axis.problem, "dynamic") if axis.dynamic or axis.problem else _cell("not shown to be dynamic"),
+            html.cell(axis.name),
+            html.cell(", ".join(axis.tensors)),
+            html.cell(", ".join(map(str, axis.sizes)) or "none"),
+            html.said_cell(axis.problem, "dynamic")
+            if axis.dynamic or axis.problem
+            else html.cell("not shown to be dynamic"),
         ]
         for axis in verification.axes
     ]
     head = ("axis", "inputs and outputs", "sizes with right answers", "")
-    return f"<section><h2>Dynamic axes</h2>{_table(head, rows, 'Each was run at these sizes')}</section>"
+    return f"<section><h2>Dynamic axes</h2>{html.table(head, rows, 'Each was run at these sizes')}</section>"
 
 
 def _cases(verification: Verification) -> str:
     rows = []
     for case in verification.cases:
         if not case.comparisons:
-            said = f'<td class="t">{_text(case.problem)}</td>' if case.outside else _said(case.problem or "not run", "")
+            said = (
+                f'<td class="t">{html.text(case.problem)}</td>'
+                if case.outside
+                else html.said_cell(case.problem or "not run", "")
+            )
             rows.append([_case(case), *['<td class="n"></td>'] * 7, said])
         rows += [[_case(case), *_compared(each)] for each in case.comparisons]
     left = len(rows) - MAX_ROWS
     head = ("case", "output", "shape", "max abs error", "allowed", "max rel error", "cosine", "top-1", "")
     caption = f"{len(verification.cases)} cases; seed {verification.seed}; {verification.runtime}"
     more = f"<p>{left} more rows are in verification.json.</p>" if left > 0 else ""
-    return (
-        f'<section><h2>Cases</h2><div class="wide" tabindex="0" aria-label="Table of cases">'
-        f"{_table(head, rows[:MAX_ROWS], caption)}</div>{more}</section>"
-    )
+    table = html.wide(html.table(head, rows[:MAX_ROWS], caption), "Table of cases")
+    return f"<section><h2>Cases</h2>{table}{more}</section>"
 
 
 def _case(case: Case) -> str:
     sizes = ", ".join(f"{axis}={size}" for axis, size in case.sizes.items())
-    small = f"<br><small>{_text(sizes, 200)}</small>" if sizes else ""
-    return f'<td class="t">{_text(case.name, 120)}{small}</td>'
+    small = f"<br><small>{html.text(sizes, 200)}</small>" if sizes else ""
+    return f'<td class="t">{html.text(case.name, 120)}{small}</td>'
 
 
 def _compared(each: Comparison) -> list[str]:
@@ -175,8 +158,13 @@ def _compared(each: Comparison) -> list[str]:
         "" if each.top1 is None else f"{each.top1:.1%}",
     )
     shape = "×".join(map(str, each.shape)) or "scalar"
-    cells = "".join(f'<td class="n">{_text(value)}</td>' for value in numbers)
-    return [_cell(each.output), f'<td class="n">{_text(shape)}</td>', cells, _said(each.problem, "within")]
+    cells = "".join(f'<td class="n">{html.text(value)}</td>' for value in numbers)
+    return [
+        html.cell(each.output),
+        f'<td class="n">{html.text(shape)}</td>',
+        cells,
+        html.said_cell(each.problem, "within"),
+    ]
 
 
 def _notes(verification: Verification) -> str:
@@ -185,7 +173,7 @@ def _notes(verification: Verification) -> str:
         if verification.real_inputs
         else "All inputs were drawn from a seed: give real ones with --example for a proof on your own data."
     )
-    return f"<section><h2>Notes</h2>{_list([inputs, *verification.notes])}</section>"
+    return f"<section><h2>Notes</h2>{html.bullets([inputs, *verification.notes])}</section>"
 
 
 def _provenance(provenance: Mapping[str, Any], verification: Verification) -> str:
@@ -198,48 +186,16 @@ def _provenance(provenance: Mapping[str, Any], verification: Verification) -> st
         if provenance.get(part):
             facts.append((part, provenance[part]))
     facts.append(("proof took", f"{verification.seconds:.1f} s"))
-    listed = "".join(f"<dt>{_text(name.replace('_', ' '), 80)}</dt><dd>{_value(value)}</dd>" for name, value in facts)
+    listed = html.facts((name.replace("_", " "), html.values(value)) for name, value in facts)
     files = provenance.get("files")
     table = ""
     if isinstance(files, Sequence) and not isinstance(files, str | bytes):
         rows = [
-            [_cell(each.get("path", "")), f'<td class="n">{_text(each.get("bytes", ""))}</td>',
-             f'<td class="t"><code>{_text(each.get("sha256", ""))}</code></td>']
+            [html.cell(each.get("path", "")), f'<td class="n">{html.text(each.get("bytes", ""))}</td>',
+             f'<td class="t"><code>{html.text(each.get("sha256", ""))}</code></td>']
             for each in files if isinstance(each, Mapping)
         ][:MAX_ROWS]  # fmt: skip
         if rows:
-            table = '<h3>Files</h3><div class="wide" tabindex="0" aria-label="Table of files">'
-            table += f"{_table(('file', 'bytes', 'SHA-256'), rows, '')}</div>"
-    return f"<section><h2>Provenance</h2><dl>{listed}</dl>{table}</section>"
-
-
-def _value(value: Any) -> str:
-    """A provenance value: lists by commas, objects as name and value; bounded."""
-    if isinstance(value, Mapping):
-        items = [f"{_text(key, 80)} {_value(each)}" for key, each in list(value.items())[:_MAX_VALUES]]
-        return ", ".join(items) + (" …" if len(value) > _MAX_VALUES else "")
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        items = [_value(each) for each in value[:_MAX_VALUES]]
-        return (" " if all(isinstance(each, str) for each in value) else "; ").join(items) + (
-            " …" if len(value) > _MAX_VALUES else ""
-        )
-    return _text(value)
-
-
-def _cell(value: object) -> str:
-    return f'<td class="t">{_text(value, 200)}</td>'
-
-
-def _said(problem: str, fine: str) -> str:
-    return f'<td class="t no">{_text(problem)}</td>' if problem else f'<td class="ok">{_text(fine)}</td>'
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
-    said = f"<caption>{_text(caption)}</caption>" if caption else ""
-    top = "".join(f'<th scope="col">{_text(each)}</th>' if each else "<td></td>" for each in head)
-    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return f"<table>{said}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _list(items: Iterable[str]) -> str:
-    return f"<ul>{''.join(f'<li>{_text(each)}</li>' for each in items)}</ul>"
+            listing = html.table(("file", "bytes", "SHA-256"), rows, "")
+            table = f"<h3>Files</h3>{html.wide(listing, 'Table of files')}"
+    return f"<section><h2>Provenance</h2>{listed}{table}</section>"

@@ -14,10 +14,11 @@ from html import escape
 
 from tensorquay_convert.proof.summary import number
 from tensorquay_convert.proof.verification import Case, Comparison, Sample
+from tensorquay_convert.report import svg
+from tensorquay_convert.report.html import plain
 
 MAX_ROWS = 40
 MAX_BARS = 8
-_WIDTH = 640
 _LEFT = 190
 _RIGHT = 24
 _ROW = 22
@@ -56,7 +57,7 @@ def errors(output: str, cases: Sequence[Case], identity: str) -> str:
     scale = _scale_of([each for _, each in rows])
     height = _TOP + len(rows) * _ROW + 34
     title = f"Largest absolute error of {output} in each case, and the tolerance there"
-    parts = [_open(height, title, identity), _axis(scale, _TOP, _TOP + len(rows) * _ROW)]
+    parts = [svg.start(height, title, identity), _axis(scale, _TOP, _TOP + len(rows) * _ROW)]
     for at, (case, each) in enumerate(rows):
         parts.append(_row(case, each, _TOP + at * _ROW + _ROW / 2, scale))
     parts.append("</svg>")
@@ -78,7 +79,7 @@ def scatter(sample: Sample, identity: str) -> str:
         return (value / 2 - low / 2) / (high / 2 - low / 2) * side
 
     title = f"{sample.output} in case {sample.case}: source and ONNX model, {len(points)} entries"
-    parts = [_open(int(side + 62), title, identity, width=int(side + left + 20), small=True)]
+    parts = [svg.start(int(side + 62), title, identity, width=int(side + left + 20), small=True)]
     parts.append(f'<rect class="frame" x="{left}" y="{top}" width="{side}" height="{side}"/>')
     parts.append(f'<line class="limit" x1="{left}" y1="{top + side}" x2="{left + side}" y2="{top}"/>')
     parts += [
@@ -114,7 +115,7 @@ def histogram(sample: Sample, identity: str) -> str:
     side, left, top = 300.0, 16.0, 24.0
     width = 340.0
     title = f"{sample.output} in case {sample.case}: number of entries by the size of their error"
-    parts = [_open(int(side + 62), title, identity, width=int(width + left + 16), small=True)]
+    parts = [svg.start(int(side + 62), title, identity, width=int(width + left + 16), small=True)]
     parts.append(f'<line class="frame" x1="{left}" y1="{top + side - 12}" x2="{left + width}" y2="{top + side - 12}"/>')
     step = width / len(bars)
     for at, (name, count) in enumerate(bars):
@@ -139,20 +140,12 @@ def histogram(sample: Sample, identity: str) -> str:
     return "".join(parts)
 
 
-def _open(height: int, title: str, identity: str, *, width: int = _WIDTH, small: bool = False) -> str:
-    kind = "plot small" if small else "plot"
-    return (
-        f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-labelledby="{escape(identity)}" '
-        f'xmlns="http://www.w3.org/2000/svg"><title id="{escape(identity)}">{escape(_plain(title))}</title>'
-    )
-
-
 def _scale_of(rows: Sequence[Comparison]) -> _Scale:
     values = [each.max_absolute for each in rows] + [_allowed(each) for each in rows]
     exponents = [math.log10(each) for each in values if each > 0 and math.isfinite(each)]
     low = max(_LEAST, math.floor(min(exponents))) if exponents else -8
     high = min(_MOST, math.ceil(max(exponents) + 0.2)) if exponents else 0
-    return _Scale(low, max(high, low + 2), _LEFT + 46, _WIDTH - _RIGHT)
+    return _Scale(low, max(high, low + 2), _LEFT + 46, svg.WIDTH - _RIGHT)
 
 
 def _allowed(each: Comparison) -> float:
@@ -177,9 +170,9 @@ def _axis(scale: _Scale, top: int, bottom: int) -> str:
 
 def _row(case: Case, each: Comparison, y: float, scale: _Scale) -> str:
     said = f"{case.name}: {number(each.max_absolute) or each.problem}, allowed {number(_allowed(each)) or '0'}"
-    name = _plain(case.name)
+    name = plain(case.name)
     parts = [
-        f"<g><title>{escape(_plain(said))}</title>",
+        f"<g><title>{escape(plain(said))}</title>",
         f'<text class="name" x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">'
         f"{escape(name if len(name) <= 24 else name[:23] + '…')}</text>",
     ]
@@ -204,8 +197,3 @@ def _short(count: int) -> str:
         if count >= size:
             return f"{count / (size if unit == 'M' else 1000):.3g}{unit}"
     return str(count)
-
-
-def _plain(text: str) -> str:
-    """Without characters that HTML and SVG do not allow, or that turn the direction of text."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

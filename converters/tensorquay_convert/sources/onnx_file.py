@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import onnxruntime
 from tensorquay_convert.api import Exported, OpenSource, Say, SourceFacts
 from tensorquay_convert.errors import BadSource
 from tensorquay_convert.job import ImportJob, SourceKind
-from tensorquay_convert.sources import onnx_graph, onnx_rules
+from tensorquay_convert.sources import onnx_axes, onnx_graph, onnx_rules
 from tensorquay_convert.tensors import Array, Arrays, Axis, Interface, TensorSpec
 
 
@@ -49,7 +49,8 @@ class OnnxConverter:
             raise BadSource(
                 f"ONNX Runtime {onnxruntime.__version__} does not load '{job.source}': {onnx_rules.first_line(exc)}"
             ) from exc
-        interface, notes = _tried(interface, session)
+        outputs = [spec.name for spec in interface.outputs]
+        interface, notes = onnx_axes.tried(interface, lambda inputs: run_session(session, outputs, inputs))
         if not any(spec.dynamic for spec in interface.inputs):
             notes = (*notes, "every axis of every input is fixed: requests cannot be merged into batches")
         size = sum(each.stat().st_size for each in (path, *weights))
@@ -172,8 +173,8 @@ def _declared(interface: Interface, job: ImportJob) -> Interface:
                 remedy="export the model again with that axis dynamic",
             )
         names[old] = axis.name
-    inputs = tuple(_renamed(by_name[spec.name], names) for spec in interface.inputs)
-    outputs = tuple(_renamed(spec, names) for spec in interface.outputs)
+    inputs = tuple(onnx_axes.renamed(by_name[spec.name], names) for spec in interface.inputs)
+    outputs = tuple(onnx_axes.renamed(spec, names) for spec in interface.outputs)
     axes = {names.get(name, name): bounds for name, bounds in interface.axes.items()}
     return Interface(inputs, outputs, axes)
 
@@ -188,12 +189,6 @@ def _narrowed(spec: TensorSpec, dtype: str, shape: tuple[int | str, ...]) -> Ten
         if wrong:
             raise BadSource(f"--input: '{spec.name}' has shape {list(spec.shape)} in the file, not {list(shape)}")
     return replace(spec, shape=shape)
-
-
-def _renamed(spec: TensorSpec, names: Mapping[str, str]) -> TensorSpec:
-    if spec.shape is None:
-        return spec
-    return replace(spec, shape=tuple(names.get(axis, axis) if isinstance(axis, str) else axis for axis in spec.shape))
 
 
 def _rename_axes(model: Any, interface: Interface) -> None:
@@ -218,83 +213,3 @@ def _rename_axes(model: Any, interface: Interface) -> None:
 
 def _made_by(model: Any) -> str:
     return f", by {model.producer_name} {model.producer_version}".rstrip() if model.producer_name else ""
-
-
-def _tried(interface: Interface, session: Any) -> tuple[Interface, tuple[str, ...]]:
-    """The interface with what only running the model tells about axes that the file leaves unnamed.
-
-    `input_ids` and `attention_mask` look unrelated when their axes have no names: different sizes are tried first,
-    then equal ones. An unnamed axis of an output is called like the input's axis whose size it always has.
-    """
-    notes: tuple[str, ...] = ()
-    made = {
-        axis: number
-        for spec in interface.inputs
-        for number, axis in enumerate(spec.shape or ())
-        if isinstance(axis, str) and axis == f"{spec.name}_{number}"
-    }
-    if len(made) > 1 and _shapes(interface, session, 2) is None:
-        groups: dict[int, list[str]] = {}
-        for axis, number in made.items():
-            groups.setdefault(number, []).append(axis)
-        names = {axis: members[0] for members in groups.values() for axis in members}
-        tied = replace(interface, inputs=tuple(_renamed(spec, names) for spec in interface.inputs))
-        if len(groups) < len(made) and _shapes(tied, session, 2) is not None:
-            interface = tied
-            told = "; ".join(", ".join(members) for members in groups.values() if len(members) > 1)
-            notes = (f"axes that must have one size, as trying showed: {told}",)
-    return _named_outputs(interface, session), notes
-
-
-def _named_outputs(interface: Interface, session: Any) -> Interface:
-    first, second = _shapes(interface, session, 2), _shapes(interface, session, 11)
-    if first is None or second is None:
-        return interface
-    sizes = {axis: (_size(interface, axis, 2), _size(interface, axis, 11)) for axis in _axes(interface)}
-    outputs = []
-    for spec in interface.outputs:
-        found = zip(first[spec.name], second[spec.name], strict=False)
-        if spec.shape is None:
-            shape: tuple[Axis, ...] = tuple(
-                low if low == high else f"{spec.name}_{number}" for number, (low, high) in enumerate(found)
-            )
-            found = zip(first[spec.name], second[spec.name], strict=False)
-        else:
-            shape = spec.shape
-        by_size = {pair: axis for axis, pair in sizes.items()}
-        outputs.append(
-            replace(
-                spec,
-                shape=tuple(
-                    by_size.get(pair, axis) if axis == f"{spec.name}_{number}" else axis
-                    for number, (axis, pair) in enumerate(zip(shape, found, strict=False))
-                ),
-            )
-        )
-    return replace(interface, outputs=tuple(outputs))
-
-
-def _axes(interface: Interface) -> list[str]:
-    """The inputs' dynamic axes, each once, in order."""
-    return list(dict.fromkeys(axis for spec in interface.inputs for axis in spec.dynamic))
-
-
-def _size(interface: Interface, axis: str, start: int) -> int:
-    """A size for an axis that no other axis has."""
-    return start + _axes(interface).index(axis)
-
-
-def _shapes(interface: Interface, session: Any, start: int) -> Mapping[str, tuple[int, ...]] | None:
-    """The outputs' shapes on zeros, every axis with a size of its own from `start` up; None when it does not run."""
-    dtypes: Mapping[str, Any] = {"string": object, "bfloat16": np.uint16}
-    inputs = {}
-    for spec in interface.inputs:
-        shape = [_size(interface, axis, start) if isinstance(axis, str) else axis for axis in spec.shape or ()]
-        inputs[spec.name] = np.zeros(shape, dtypes.get(spec.dtype, spec.dtype))
-        if spec.dtype == "string":
-            inputs[spec.name].fill(b"")
-    try:
-        found = run_session(session, [spec.name for spec in interface.outputs], inputs)
-    except Exception:  # noqa: BLE001 - the runtime's errors share no base, and each is the answer "no"
-        return None
-    return {name: value.shape for name, value in found.items()}

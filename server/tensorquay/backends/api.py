@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tensorquay.config.model import ExecutionConfig, InstanceKind
 from tensorquay.core.datatypes import Array
@@ -60,6 +60,25 @@ class LoadRequest:
     kind: InstanceKind
     device_id: int
     thread_budget: int
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeFacts:
+    """What decides how a model computes here: the runtime's version, its providers by short name, the first GPU's
+    name (empty without one)."""
+
+    version: str
+    providers: tuple[str, ...] = ("cpu",)
+    gpu: str = ""
+
+
+@runtime_checkable
+class TellsFacts(Protocol):
+    """What a `Backend` may have besides: then a model that was optimised for another runtime is noticed."""
+
+    def facts(self) -> RuntimeFacts:
+        """The same while the process lives."""
+        ...
 
 
 class Session(Protocol):

@@ -29,6 +29,7 @@ from tensorquay.config.model import (
     EffectiveConfig,
     LatestVersions,
     ModelConfig,
+    OptimizationConfig,
     SpecificVersions,
     VersionPolicy,
 )
@@ -37,6 +38,8 @@ from tensorquay.core.errors import ServingError
 from tensorquay.lifecycle.instances import plan_instances
 from tensorquay.lifecycle.labels import read_labels, unlabelled
 from tensorquay.lifecycle.samples import check_files as check_sample
+from tensorquay.repository.files import UnusableFile, resolve_inside
+from tensorquay.repository.optimization import read_optimization
 from tensorquay.repository.scan import scan, why_empty
 from tensorquay.repository.snapshot import ModelFolder, RepositoryUnreadable, VersionFiles, describe_policy
 from tensorquay.repository.version_policy import select
@@ -150,7 +153,37 @@ def _examine(model: ModelFolder, defaults: Defaults, backends: BackendRegistry) 
             finding.remarks += [f"version {version}: {note}" for note in notes]
             if in_force.unbatched_because:
                 finding.remarks.append(f"version {version} does not batch: {in_force.unbatched_because}")
+            finding.remarks += [f"version {version}{told}" for told in _optimized(files)]
+    finding.remarks += _missing_data(model)
     return finding
+
+
+def _optimized(files: VersionFiles) -> Iterator[str]:
+    """That a version was optimised; whether it fits is a question to the machine that serves."""
+    if files.model_path is None:
+        return
+    try:
+        found = read_optimization(files.model_path.parent)
+    except UnusableFile as exc:
+        yield f": {exc}"
+        return
+    if found is not None and found.problem:
+        yield f": {found.problem}; none of its settings will be applied"
+    elif found is not None and found.winner:
+        on = f" on {found.machine.cpu or found.machine.gpu}" if found.machine.cpu or found.machine.gpu else ""
+        yield f" was optimised ({found.winner}){on}: its settings are applied where they fit the machine that serves"
+
+
+def _missing_data(model: ModelFolder) -> Iterator[str]:
+    """What [optimization] names and is not there: no reason not to serve."""
+    wanted = model.config.optimization if model.config is not None else OptimizationConfig()
+    for key in ("data", "labels"):
+        name = getattr(wanted, key)
+        try:
+            if name and not resolve_inside(model.path / name, model.path, name).is_file():
+                yield f"optimization.{key}: '{name}' is no file; the model would not be optimised in the background"
+        except UnusableFile as exc:
+            yield f"optimization.{key}: {exc}; the model would not be optimised in the background"
 
 
 def _effective(

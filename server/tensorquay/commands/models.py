@@ -16,7 +16,7 @@ from urllib.parse import quote
 import click
 import httpx
 
-from tensorquay.commands import provenance
+from tensorquay.commands import optimization, provenance
 from tensorquay.commands.output import console, table
 from tensorquay.commands.tls_options import Reaching, reaching
 
@@ -187,19 +187,23 @@ def models(
 @click.option("--version", default="", help="One version instead of the one that is served by default.")
 @_for_server
 def show(server: Server, name: str, version: str) -> None:
-    """Show one model: inputs, outputs, where it runs, its counters, and where it comes from if it was imported."""
+    """Show one model: inputs, outputs, where it runs, its counters, where it comes from, how it was optimised."""
     path = _path(name) + (f"/versions/{quote(version, safe='')}" if version else "")
     metadata = server.ask("GET", path)
     statistics = server.ask("GET", f"{path}/stats")
-    record = _provenance(server, path)
+    records = {name: _record(server, path, name) for name in ("provenance", "optimization")}
     if server.as_json:
-        _print_json({"metadata": metadata, "statistics": statistics, **({"provenance": record} if record else {})})
+        told = {name: record for name, record in records.items() if record}
+        _print_json({"metadata": metadata, "statistics": statistics, **told})
         return
     out = console()
     _checked(lambda: _show(out.print, metadata, statistics), server)
-    if record:
+    if records["provenance"]:
         out.print("")
-        out.print(provenance.shown(record))
+        out.print(provenance.shown(records["provenance"]))
+    if records["optimization"]:
+        out.print("")
+        out.print(optimization.shown(records["optimization"], f"{server.url}{path}/report"))
 
 
 @models.command()
@@ -247,10 +251,10 @@ def _statistics(server: Server) -> dict[tuple[str, str], Any]:
     return _checked(lambda: {(s["name"], s["version"]): s for s in answer["model_stats"]}, server)  # type: ignore[no-any-return]
 
 
-def _provenance(server: Server, path: str) -> Mapping[str, Any]:
-    """Where the model comes from; empty when it was not imported, or the server does not tell."""
+def _record(server: Server, path: str, name: str) -> Mapping[str, Any]:
+    """What is told of the model beside its metadata; empty when there is nothing, or the server does not tell."""
     try:
-        answer = server.ask("GET", f"{path}/provenance")
+        answer = server.ask("GET", f"{path}/{name}")
     except click.ClickException:
         return {}
     return answer if isinstance(answer, dict) else {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
+from tensorquay.config.advice import OPTIMIZATION_FILE, follow, says_where
 from tensorquay.config.graph_match import (
     Graph,
     check_batch_axis,
@@ -22,6 +23,7 @@ from tensorquay.config.model import (
     InstanceGroup,
     LatestVersions,
     ModelConfig,
+    OptimizationConfig,
     TensorConfig,
     VersionPolicy,
     WarmupSample,
@@ -60,6 +62,7 @@ def effective(
     *,
     defaults: Defaults | None = None,
     not_a_batch: str = "",
+    advice: ExecutionConfig | None = None,
 ) -> EffectiveConfig:
     """What is in force for model `name`.
 
@@ -68,6 +71,7 @@ def effective(
         inputs, outputs: the graph's, full shapes, -1 for symbolic sizes.
         not_a_batch: why axis 0 is no batch although the graph looks like it, when a run has shown that; what
             `declared` says about batching stands all the same.
+        advice: how its optimisation says that the model should be executed, where `declared` does not.
     Raises: ConfigRefused when `declared` contradicts the graph or the folder's name.
     """
     defaults = defaults or Defaults()
@@ -79,6 +83,9 @@ def effective(
     served_inputs = match_tensors("input", given.inputs, graph.inputs, batches=batches, file=given.source)
     served_outputs = match_tensors("output", given.outputs, graph.outputs, batches=batches, file=given.source)
     batching = _batching(given, batch)
+    execution, advised = given.execution, frozenset[str]()
+    if advice is not None:
+        execution, advised = follow(execution, advice, placed=says_where(execution, given.instance_groups))
     config = replace(
         given,
         name=name,
@@ -91,13 +98,18 @@ def effective(
         version_policy=given.version_policy or defaults.version_policy,
         instance_groups=tuple(_named(name, given.instance_groups or defaults.instance_groups)),
         batching=batching,
+        execution=execution,
         warmup=tuple(
             _warmup(sample, f"warmup[{index}]", served_inputs, batch.size, given.source)
             for index, sample in enumerate(given.warmup)
         ),
         parameters={key: value for key, value in given.parameters.items() if key != OVERSIZE},
     )
-    return EffectiveConfig(config, dict(_origins(given, config, batch.origin)), batch.unbatched_because)
+    origins = dict(_origins(given, config, batch.origin))
+    origins |= {f"execution.{name}": OPTIMIZATION_FILE for name in advised}
+    if "session_options" in advised and given.execution.session_options:
+        origins["execution.session_options"] = f"{given.source}, {OPTIMIZATION_FILE}"
+    return EffectiveConfig(config, origins, batch.unbatched_because)
 
 
 def signature(
@@ -257,7 +269,13 @@ def _origins(given: ModelConfig, config: ModelConfig, batch_origin: str) -> Iter
     yield "batching.enabled", derived if given.batching is None else said
     if OVERSIZE in given.parameters:
         yield "batching.oversize", said
-    yield from _field_origins("execution", given.execution, config.execution, ExecutionConfig(), said)
+    for key, origin in _field_origins("execution", given.execution, config.execution, ExecutionConfig(), said):
+        name = key.removeprefix("execution.")
+        if name != "insists":
+            yield key, said if name in given.execution.insists else origin
+    asked = _field_origins("optimization", given.optimization, config.optimization, OptimizationConfig(), said)
+    # What a background optimisation would be like is of interest to who asks for one.
+    yield from (pair for pair in asked if pair[1] == said or pair[0] == "optimization.background")
     for index in range(len(config.warmup)):
         yield f"warmup[{index}]", said
     for key in config.parameters:
@@ -285,9 +303,9 @@ def _tensor_origins(
 
 def _field_origins(
     key: str,
-    before: BatchingConfig | ExecutionConfig | None,
-    after: BatchingConfig | ExecutionConfig | None,
-    plain: BatchingConfig | ExecutionConfig,
+    before: BatchingConfig | ExecutionConfig | OptimizationConfig | None,
+    after: BatchingConfig | ExecutionConfig | OptimizationConfig | None,
+    plain: BatchingConfig | ExecutionConfig | OptimizationConfig,
     said: str,
 ) -> Iterator[tuple[str, str]]:
     """A field counts as said when it is not what it would be anyway."""

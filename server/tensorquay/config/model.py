@@ -139,7 +139,8 @@ class ExecutionConfig:
     """How the runtime executes the model. None or 0 leaves the choice to the server (thread budget) or the runtime.
 
     `allow_fallback` False: a provider that does not attach fails the load. `graph_optimization` is one of
-    disabled, basic, extended, all.
+    disabled, basic, extended, all. `insists` names those of `ADVISABLE` that the file sets to what they are anyway:
+    then what an `optimization.json` advises does not replace them.
     """
 
     providers: tuple[ProviderConfig, ...] = ()
@@ -154,6 +155,39 @@ class ExecutionConfig:
     arena_shrinkage: str = ""
     inline: InlineRun = InlineRun.AUTO
     session_options: Mapping[str, str] = field(default_factory=dict)
+    insists: frozenset[str] = frozenset()
+
+
+ADVISABLE = frozenset({"graph_optimization", "intra_op_threads", "inter_op_threads", "parallel", "spinning"})
+"""Fields of `ExecutionConfig`, besides providers and session options, that an optimisation advises on."""
+
+
+class BackgroundOptimization(enum.Enum):
+    """Whether the server optimises a model by itself, beside serving it."""
+
+    NEVER = "never"
+    STALE = "stale"
+    """Only a version that was optimised, on another machine than this one."""
+    ALWAYS = "always"
+    """Also one that was never optimised."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizationConfig:
+    """What a background optimisation may do and must keep; None or empty leaves it to `tensorquay optimize`.
+
+    `max_drop` is a share. `data` and `labels` are relative to the model's folder and may not leave it.
+    """
+
+    background: BackgroundOptimization = BackgroundOptimization.NEVER
+    objective: str = "balanced"
+    max_drop: float | None = None
+    min_cosine: float | None = None
+    metric: str = ""
+    data: str = ""
+    labels: str = ""
+    time_budget_s: float = 300.0
+    batches: tuple[int, ...] = ()
 
 
 class WarmupData(enum.Enum):
@@ -203,6 +237,7 @@ class ModelConfig:
     instance_groups: tuple[InstanceGroup, ...] = ()
     batching: BatchingConfig | None = None
     execution: ExecutionConfig = ExecutionConfig()
+    optimization: OptimizationConfig = OptimizationConfig()
     warmup: tuple[WarmupSample, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
     metric_tags: Mapping[str, str] = field(default_factory=dict)
@@ -215,7 +250,7 @@ class EffectiveConfig:
     """A `ModelConfig` with nothing left open, and where each value came from.
 
     `origins` maps dotted names ("max_batch_size", "input[0].dims") to "config.pbtxt", "config.toml", "graph",
-    "default" or "load request".
+    "default", "load request" or "optimization.json".
     """
 
     config: ModelConfig

@@ -116,7 +116,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def spelled(key: str, file: str) -> str:
     """`key` of config.toml as `file` spells it."""
-    if file.endswith(".toml"):
+    if file.endswith((".toml", ".json")):
         return key
     for pattern, replacement in _RESPELL:
         key = pattern.sub(replacement, key)

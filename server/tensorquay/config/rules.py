@@ -20,6 +20,7 @@ from tensorquay.config.model import (
     InstanceKind,
     LatestVersions,
     ModelConfig,
+    OptimizationConfig,
     QueuePolicy,
     SpecificVersions,
     TensorConfig,
@@ -55,6 +56,9 @@ MAX_WARMUP_SAMPLES = 256
 MAX_WARMUP_RUNS = 10_000
 MAX_WARMUP_BYTES = 2**30
 MAX_METRIC_TAGS = 32
+MAX_OPTIMIZATION_S = 86_400
+MAX_OPTIMIZATION_BATCHES = 16
+MAX_OPTIMIZATION_ROWS = 1 << 20
 
 _TAKEN_TAGS = frozenset({"model", "version", "namespace", "reason", "gpu_uuid", "le", "quantile", "provider", "state"})
 _TAG = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,127}")
@@ -84,6 +88,7 @@ def check(config: ModelConfig) -> None:
     rules.versions(config)
     rules.instances(config.instance_groups)
     rules.execution(config.execution, config.instance_groups)
+    rules.optimization(config.optimization)
     if config.batching is not None:
         rules.batching(config.batching, config.max_batch_size)
     for index, sample in enumerate(config.warmup):
@@ -319,6 +324,26 @@ class _Rules:
         # A configuration from the network must not pick files or libraries of this machine.
         rule = "options that name files are taken from the model's folder only, not from a load request"
         self.need(self.file != LOAD_REQUEST or not names_a_file(option), key, shown, rule)
+
+    def optimization(self, wanted: OptimizationConfig) -> None:
+        drop, cosine, budget = wanted.max_drop, wanted.min_cosine, wanted.time_budget_s
+        share = "it must be a share from 0 to 1 (0.005 is half a percent)"
+        self.need(drop is None or 0 <= drop <= 1, "optimization.max_drop", drop, share)
+        self.need(cosine is None or -1 <= cosine <= 1, "optimization.min_cosine", cosine, "it must be from -1 to 1")
+        in_time = f"it must be from 1 to {MAX_OPTIMIZATION_S} seconds"
+        self.need(1 <= budget <= MAX_OPTIMIZATION_S, "optimization.time_budget_s", budget, in_time)
+        for key in ("data", "labels"):
+            if getattr(wanted, key):
+                self.inside(f"optimization.{key}", getattr(wanted, key))
+        alone = "labels say what is right for data, and there is no data"
+        self.need(not wanted.labels or bool(wanted.data), "optimization.labels", wanted.labels, alone)
+        alone = "a metric is judged against labels, and there are none"
+        self.need(not wanted.metric or bool(wanted.labels), "optimization.metric", wanted.metric, alone)
+        batches, key = wanted.batches, "optimization.batches"
+        self.need(len(batches) <= MAX_OPTIMIZATION_BATCHES, key, batches, _at_most(MAX_OPTIMIZATION_BATCHES))
+        for rows in batches:
+            self.between(key, rows, 1, MAX_OPTIMIZATION_ROWS)
+        self.need(len(set(batches)) == len(batches), key, batches, "a size is twice")
 
     def warmup(self, key: str, sample: WarmupSample) -> None:
         self.between(f"{key}.batch_size", sample.batch_size, 0, MAX_BATCH_SIZE)

@@ -226,6 +226,13 @@ class ServerConfig(BaseModel):
         default=0, ge=0, le=2**50, description="Most memory of one import; 0: 80 % of what is free when it starts."
     )
 
+    auto_optimize: Annotated[bool, Flag(_REPOSITORY)] = Field(
+        default=True, description="Optimise models in the background whose configuration asks for it; false: none."
+    )
+    optimize_memory_bytes: Annotated[int, Flag(_REPOSITORY)] = Field(
+        default=0, ge=0, le=2**50, description="Most memory of one background optimisation; 0: 80 % of what is free."
+    )
+
     allow_http: Annotated[bool, Flag(_HTTP)] = Field(default=True, description="Serve HTTP.")
     http_host: Annotated[str, Flag(_HTTP, ("http-address",), "ADDRESS")] = Field(
         default="0.0.0.0",

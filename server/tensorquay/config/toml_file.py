@@ -10,7 +10,9 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from tensorquay.config.model import (
+    ADVISABLE,
     AllVersions,
+    BackgroundOptimization,
     BatchingConfig,
     ExecutionConfig,
     InlineRun,
@@ -18,6 +20,7 @@ from tensorquay.config.model import (
     InstanceKind,
     LatestVersions,
     ModelConfig,
+    OptimizationConfig,
     Oversize,
     ProviderConfig,
     QueuePolicy,
@@ -36,6 +39,7 @@ from tensorquay.config.toml_schema import (
     ConfigTable,
     ExecutionTable,
     InputTable,
+    OptimizationTable,
     OutputTable,
     QueueTable,
     VersionsTable,
@@ -57,6 +61,7 @@ _EXPECTED = {
     "string_type": "text",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "float_type": "a number",
     "bool_type": "true or false",
     "list_type": "a list",
     "dict_type": "a table",
@@ -126,6 +131,7 @@ class _Reader:
             ),
             batching=None if table.batching is None else _batching(table.batching),
             execution=self.execution(table.execution),
+            optimization=_optimization(table.optimization),
             warmup=tuple(self.warmup(f"warmup[{i}]", each) for i, each in enumerate(table.warmup)),
             parameters=dict(table.parameters),
             metric_tags=dict(table.metric_tags),
@@ -173,7 +179,11 @@ class _Reader:
         long = [
             ProviderConfig(_PROVIDERS.get(each.name, each.name), dict(each.options)) for each in table.provider or ()
         ]
+        plain = ExecutionTable()
         return ExecutionConfig(
+            insists=frozenset(
+                name for name in table.model_fields_set & ADVISABLE if getattr(table, name) == getattr(plain, name)
+            ),
             providers=tuple(short or long),
             allow_fallback=table.allow_fallback,
             graph_optimization=table.graph_optimization,
@@ -216,6 +226,20 @@ def _batching(table: BatchingTable) -> BatchingConfig:
         default_queue_policy=_queue(table.queue),
         priority_queue_policies={int(level): _queue(policy) for level, policy in table.priority.items()},
         oversize=Oversize(table.oversize),
+    )
+
+
+def _optimization(table: OptimizationTable) -> OptimizationConfig:
+    return OptimizationConfig(
+        background=BackgroundOptimization(table.background),
+        objective=table.objective,
+        max_drop=table.max_drop,
+        min_cosine=table.min_cosine,
+        metric=table.metric or "",
+        data=table.data,
+        labels=table.labels,
+        time_budget_s=table.time_budget_s,
+        batches=tuple(table.batches or ()),
     )
 
 

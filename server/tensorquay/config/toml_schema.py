@@ -6,6 +6,7 @@ are those of `model.py`, so that an empty file means the same as none.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -21,6 +22,13 @@ def _as_text(value: object) -> object:
     if isinstance(value, bool):
         return "1" if value else "0"
     return str(value) if isinstance(value, int) and value.bit_length() <= 64 else value
+
+
+def _as_share(value: object) -> object:
+    """ "0.5%" is 0.005; what is no percentage is left to the type's own check."""
+    if isinstance(value, str) and (found := re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?) ?%", value)):
+        return float(found[1]) / 100
+    return value
 
 
 Text: TypeAlias = Annotated[str, Field(max_length=65_536)]
@@ -108,6 +116,20 @@ class ExecutionTable(_Table):
     session_options: dict[Text, OptionText] = {}
 
 
+class OptimizationTable(_Table):
+    """`[optimization]`"""
+
+    background: Literal["never", "stale", "always"] = "never"
+    objective: Literal["balanced", "latency", "throughput", "size"] = "balanced"
+    max_drop: Annotated[float | None, BeforeValidator(_as_share)] = None
+    min_cosine: float | None = None
+    metric: Literal["top1", "top5", "f1", "mae", "rmse", "r2"] | None = None
+    data: Text = ""
+    labels: Text = ""
+    time_budget_s: float = 300.0
+    batches: list[int] | None = None
+
+
 class InstancesTable(_Table):
     """`[instances]` or `[[instances]]`"""
 
@@ -146,6 +168,7 @@ class ConfigTable(_Table):
     versions: VersionsTable | None = None
     batching: BatchingTable | None = None
     execution: ExecutionTable = ExecutionTable()
+    optimization: OptimizationTable = OptimizationTable()
     instances: Annotated[list[InstancesTable], BeforeValidator(_as_list)] = []
     warmup: Annotated[list[WarmupTable], BeforeValidator(_as_list)] = []
     parameters: dict[Text, OptionText] = {}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tensorquay.config.model import (
+    ADVISABLE,
     ExecutionConfig,
     InlineRun,
     InstanceGroup,
@@ -107,7 +108,11 @@ def read_execution(message: Any, groups: Sequence[InstanceGroup], file: str) -> 
     on_gpu = _accelerators(accelerators.gpu_execution_accelerator, "gpu_execution_accelerator", GPU_PROVIDERS, file)
     on_cpu = _accelerators(accelerators.cpu_execution_accelerator, "cpu_execution_accelerator", CPU_PROVIDERS, file)
     providers = _providers(reading, on_gpu, on_cpu, {group.kind for group in groups})
+    plain = ExecutionConfig()
     execution = ExecutionConfig(
+        insists=frozenset(
+            name for name, value in reading.values.items() if name in ADVISABLE and value == getattr(plain, name)
+        ),
         providers=providers,
         graph_optimization=_LEVELS[level],
         session_options=reading.session_options,
@@ -285,10 +290,10 @@ def write_execution(execution: ExecutionConfig, groups: Sequence[InstanceGroup],
     parameters: dict[str, str] = dict(execution.session_options)
     plain = ExecutionConfig()
     for key, name in _COUNTS.items():
-        if getattr(execution, name) != getattr(plain, name):
+        if getattr(execution, name) != getattr(plain, name) or name in execution.insists:
             parameters[key] = str(getattr(execution, name))
     for key, name in _SWITCHES.items():
-        if getattr(execution, name) != getattr(plain, name):
+        if getattr(execution, name) != getattr(plain, name) or name in execution.insists:
             parameters[key] = "1" if getattr(execution, name) else "0"
     if execution.arena_shrinkage:
         parameters[_SHRINKAGE] = execution.arena_shrinkage

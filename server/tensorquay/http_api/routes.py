@@ -35,7 +35,10 @@ def match_model(path: str) -> ModelRoute | None:
 _CATEGORIES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"/v2/models/[^/]+(/versions/[0-9]+)?/(infer|generate|generate_stream)"), "inference"),
     (re.compile(r"/v2/health/.*|/v2/models/[^/]+(/versions/[0-9]+)?/ready"), "health"),
-    (re.compile(r"/v2/models/[^/]+(/versions/[0-9]+)?/(config|provenance|verification|report)"), "model-config"),
+    (
+        re.compile(r"/v2/models/[^/]+(/versions/[0-9]+)?/(config|provenance|verification|optimization|report)"),
+        "model-config",
+    ),
     (re.compile(r"/v2/models(/[^/]+(/versions/[0-9]+)?)?/stats"), "statistics"),
     (re.compile(r"/v2(/models/[^/]+)?/trace/setting"), "trace"),
     (re.compile(r"/v2/logging"), "logging"),

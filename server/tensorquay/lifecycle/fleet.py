@@ -26,6 +26,7 @@ from tensorquay.core.signature import Signature
 from tensorquay.lifecycle.imports import ImportsModels, NoImports
 from tensorquay.lifecycle.lease import Catalogue, LoadedVersion, ServedModel, ServedVersion, catalogue
 from tensorquay.lifecycle.loader import close_sessions, collect_and_freeze
+from tensorquay.lifecycle.optimizes import NoOptimizing, OptimizesVersions
 from tensorquay.lifecycle.plan import Load, ModelView, Row, Unload, plan, plan_model
 from tensorquay.lifecycle.recipe import ImportOrder, Recipe
 from tensorquay.lifecycle.state import Event, State
@@ -71,6 +72,7 @@ class Fleet:
 
     Args:
         importer: makes ONNX of models of other kinds before they are loaded; None: nobody does.
+        optimizer: hears of versions that became READY, and of those that go; None: nobody optimises.
         tidy: called in the load thread after a load, before the version is READY (garbage collection).
     """
 
@@ -83,6 +85,7 @@ class Fleet:
         clock: Clock,
         load_threads: int,
         importer: ImportsModels | None = None,
+        optimizer: OptimizesVersions | None = None,
         tidy: Callable[[], None] = collect_and_freeze,
     ) -> None:
         self.table = VersionTable()
@@ -94,6 +97,7 @@ class Fleet:
         self._clock = clock
         self._load_threads = load_threads
         self._importer = importer or NoImports()
+        self._optimizer = optimizer or NoOptimizing()
         self._imports: dict[VersionId, asyncio.Task[Path]] = {}
         self._tidy = tidy
         self._loading = 0
@@ -174,9 +178,10 @@ class Fleet:
     async def close(self) -> None:
         """`retire_all`, then end the threads. Waits for loads (they cannot be stopped), leases and batches.
 
-        Imports are stopped: a restart begins them anew.
+        Imports and optimisations are stopped: a restart begins them anew.
         """
         self.retire_all()
+        await self._optimizer.close()
         await self.idle()
         self._load_pool.shutdown(wait=False)
         self._close_pool.shutdown(wait=False)
@@ -204,6 +209,7 @@ class Fleet:
                     self._begin(known, action)
                 case Unload(version):
                     self.table.apply(version, Event.RETIRE)
+                    self._optimizer.forget(version)
                     retired.append(self._served.pop(version))
         # One step: the old generation leaves the catalogue and the new one enters it between two requests.
         self._publish(name)
@@ -287,6 +293,7 @@ class Fleet:
         try:
             loaded = await loop.run_in_executor(self._load_pool, self._load_in_thread, recipe)
             self._admit(loaded, upload)
+            self._optimizer.consider(recipe, loaded)
         except ServingError as exc:
             reason = exc.message
         except Exception as exc:  # noqa: BLE001  a backend may raise anything; it must cost this version and nothing else

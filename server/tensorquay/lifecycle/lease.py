@@ -18,6 +18,7 @@ from tensorquay.core.errors import InvariantViolation
 from tensorquay.core.ids import VersionId
 from tensorquay.core.messages import ModelMetadata
 from tensorquay.core.signature import Signature
+from tensorquay.lifecycle.optimized import Advised, Here
 from tensorquay.lifecycle.upload import Upload
 from tensorquay.telemetry.statistics import VersionStatistics
 
@@ -30,6 +31,7 @@ class LoadedVersion:
     `kind` is where it runs: never AUTO.
     `properties` are the facts shown in metadata: provider, threads, instances, why it does not batch, notes.
     `files` is the folder of the model's file, with what an import left beside it.
+    `advised` is what its optimisation says, and `here` what it was compared with.
     """
 
     id: VersionId
@@ -46,6 +48,8 @@ class LoadedVersion:
     notes: tuple[str, ...] = ()
     properties: Mapping[str, str] = field(default_factory=dict)
     files: Path = Path()
+    advised: Advised = field(default_factory=Advised)
+    here: Here = field(default_factory=Here)
 
     @property
     def placement(self) -> Placement:

@@ -9,17 +9,21 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from tensorquay.backends.api import Backend, GraphSignature, LoadRequest, Session
+from tensorquay.backends.api import Backend, GraphSignature, LoadRequest, Session, TellsFacts
+from tensorquay.config.advice import OPTIMIZATION_FILE
 from tensorquay.config.effective import Defaults, effective, signature
+from tensorquay.config.machine import CpuFacts
 from tensorquay.config.model import EffectiveConfig, InlineRun, InstanceKind, ModelConfig
 from tensorquay.config.rules import without_gpu
 from tensorquay.core.clock import Clock
+from tensorquay.core.errors import ServingError
 from tensorquay.core.signature import Signature
 from tensorquay.lifecycle.instances import PlannedSession, plan_instances
 from tensorquay.lifecycle.labels import read_labels
 from tensorquay.lifecycle.lease import LoadedVersion
+from tensorquay.lifecycle.optimized import Advised, Here, advise
 from tensorquay.lifecycle.recipe import Recipe
 from tensorquay.lifecycle.warmup import WarmupReport, warm_up
 
@@ -36,15 +40,23 @@ class Loader:
         backend_for: picks the runtime.
         thread_budget: intra-op threads a session may have whose configuration does not say.
         defaults: for what neither a model's configuration nor its graph says.
+        cpu: this machine's, for models that were optimised for one; None: not known.
     """
 
     def __init__(
-        self, backend_for: BackendChoice, *, thread_budget: int, clock: Clock, defaults: Defaults | None = None
+        self,
+        backend_for: BackendChoice,
+        *,
+        thread_budget: int,
+        clock: Clock,
+        defaults: Defaults | None = None,
+        cpu: CpuFacts | None = None,
     ) -> None:
         self._backend_for = backend_for
         self._thread_budget = thread_budget
         self._defaults = defaults or Defaults()
         self._clock = clock
+        self._cpu = cpu
 
     def load(self, recipe: Recipe) -> LoadedVersion:
         """A warm version.
@@ -56,7 +68,26 @@ class Loader:
         recipe = _as_onnx(recipe)
         backend = self._backend_for(recipe.declared if recipe.declared is not None else ModelConfig())
         graph = backend.inspect(recipe.model_path)
-        config, takes = self._settle(recipe, graph)
+        runtime = backend.facts() if isinstance(backend, TellsFacts) else None
+        here = Here(self._cpu, runtime, self._thread_budget, backend.gpus)
+        advised = advise(recipe, here)
+        try:
+            parts = self._open(recipe, backend, graph, advised)
+        except ServingError as exc:
+            if advised.execution is None:
+                raise
+            # What a file advises must not keep a model from serving that serves without it.
+            parts = self._open(recipe, backend, graph, replace(advised, execution=None))
+            note = (
+                f"the settings of {OPTIMIZATION_FILE} are not applied, the model does not load with them: {exc.message}"
+            )
+            advised = replace(advised, execution=None, notes=(*advised.notes, note))
+        load_ns = self._clock.now_ns() - started_ns
+        return _describe(recipe, backend, replace(parts, load_ns=load_ns, advised=advised, here=here))
+
+    def _open(self, recipe: Recipe, backend: Backend, graph: GraphSignature, advised: Advised) -> _Parts:
+        """Warm sessions; none stays open when one fails."""
+        config, takes = self._settle(recipe, graph, advised)
         planned = plan_instances(
             config.config.instance_groups,
             backend.gpus,
@@ -70,16 +101,15 @@ class Loader:
             report = warm_up(made, takes, config.config.warmup, recipe.folder, self._clock)
             if report.batch_lost and config.origins["max_batch_size"] == "default":
                 # Nobody said that it batches, the graph only looked like it: then it serves one request at a time.
-                config, takes = self._settle(recipe, graph, report.batch_lost)
+                config, takes = self._settle(recipe, graph, advised, report.batch_lost)
                 report = warm_up(made, takes, config.config.warmup, recipe.folder, self._clock)
         except BaseException:
             close_sessions(made)
             raise
-        load_ns = self._clock.now_ns() - started_ns
-        return _describe(recipe, backend, _Parts(config, takes, planned, tuple(made), report, load_ns))
+        return _Parts(config, takes, planned, tuple(made), report)
 
     def _settle(
-        self, recipe: Recipe, graph: GraphSignature, not_a_batch: str = ""
+        self, recipe: Recipe, graph: GraphSignature, advised: Advised, not_a_batch: str = ""
     ) -> tuple[EffectiveConfig, Signature]:
         config = effective(
             recipe.id.name,
@@ -88,6 +118,7 @@ class Loader:
             graph.outputs,
             defaults=self._defaults,
             not_a_batch=not_a_batch,
+            advice=advised.execution,
         )
         labels = read_labels(recipe.folder, config.config)
         return config, signature(config, graph.inputs, graph.outputs, labels)
@@ -141,7 +172,9 @@ class _Parts:
     planned: tuple[PlannedSession, ...]
     sessions: tuple[Session, ...]
     warmup: WarmupReport
-    load_ns: int
+    load_ns: int = 0
+    advised: Advised = field(default_factory=Advised)
+    here: Here = field(default_factory=Here)
 
 
 def _describe(recipe: Recipe, backend: Backend, parts: _Parts) -> LoadedVersion:
@@ -156,7 +189,11 @@ def _describe(recipe: Recipe, backend: Backend, parts: _Parts) -> LoadedVersion:
     )
     told = [each.fallback for each in parts.planned if each.fallback]
     # Instances on several devices mostly say the same: each sentence once.
-    notes = tuple(dict.fromkeys((*told, *(note for each in placements for note in each.notes), *parts.warmup.notes)))
+    notes = tuple(
+        dict.fromkeys(
+            (*told, *(note for each in placements for note in each.notes), *parts.warmup.notes, *parts.advised.notes)
+        )
+    )
     properties = {
         "providers": "; ".join(dict.fromkeys(",".join(each.providers) for each in placements)),
         "intra_op_threads": str(placements[0].intra_op_threads),
@@ -166,6 +203,8 @@ def _describe(recipe: Recipe, backend: Backend, parts: _Parts) -> LoadedVersion:
     }
     if parts.signature.unbatched_because:
         properties["unbatched_because"] = parts.signature.unbatched_because
+    if parts.advised.shown:
+        properties["optimized"] = parts.advised.shown
     if recipe.imported is not None:
         properties["imported_from"] = recipe.imported.shown
     if notes:
@@ -185,4 +224,6 @@ def _describe(recipe: Recipe, backend: Backend, parts: _Parts) -> LoadedVersion:
         notes=notes,
         properties=properties,
         files=recipe.model_path.parent,
+        advised=parts.advised,
+        here=parts.here,
     )

@@ -14,7 +14,8 @@ from tensorquay.repository.snapshot import Fingerprint, SourceFiles
 class Recipe:
     """Load `model_path` as `id`. `folder` is the model's own folder (labels, warm-up data).
 
-    `imported` is what the model was made from; then the configuration may name that kind's platform.
+    `imported` is what the model was made from; then the configuration may name that kind's platform. `repository` is
+    the number of the one it lies in, from 0; None: in none, it came with a load request.
     """
 
     id: VersionId
@@ -22,6 +23,7 @@ class Recipe:
     model_path: Path
     declared: ModelConfig | None
     imported: SourceFiles | None = None
+    repository: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

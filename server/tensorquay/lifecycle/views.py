@@ -88,7 +88,8 @@ def recipe_of(known: Known, load: Load, imported: Path | None = None) -> Recipe:
     path = imported or files.model_path
     if path is None:
         raise InvariantViolation(f"{load.id} was planned without a model file")
-    return Recipe(load.id, known.folder.path, path, known.folder.config, files.source)
+    repository = None if known.upload is not None else known.folder.repository
+    return Recipe(load.id, known.folder.path, path, known.folder.config, files.source, repository)
 
 
 def remarks_of(known: Known) -> Remarks:

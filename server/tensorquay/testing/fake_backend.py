@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tensorquay.backends.api import GraphSignature, LoadRequest, Placement
+from tensorquay.backends.api import GraphSignature, LoadRequest, Placement, RuntimeFacts
 from tensorquay.core.datatypes import Array, DataType
 from tensorquay.core.errors import InvalidArgument, InvariantViolation, ModelFailed, ServingError
 from tensorquay.core.signature import TensorSpec
@@ -41,7 +41,7 @@ class FakeBackend:
         fail_run: given the inputs, the error of this run, or None.
         fail_load: given the request, the error of this load, or None. `fail_inspect`: the same for a path.
         graph_of: given a path, what its model declares; `graph` when None.
-        devices: the GPU numbers it claims to have.
+        devices: the GPU numbers it claims to have. runtime: what it says that it runs on.
         batches: the inputs of every run, in order of their beginning.
         loads: every request to load, in order. live_sessions, most_live: sessions not closed, now and at most.
     """
@@ -53,6 +53,7 @@ class FakeBackend:
         self.compute = compute if compute is not None else self._twice
         self._name = name
         self.devices: tuple[int, ...] = ()
+        self.runtime = RuntimeFacts("1.0")
         self.run_gate: threading.Event | None = None
         self.load_gate: threading.Event | None = None
         self.run_started = threading.Event()
@@ -82,6 +83,10 @@ class FakeBackend:
     def name(self) -> str:
         """See `Backend.name`."""
         return self._name
+
+    def facts(self) -> RuntimeFacts:
+        """See `TellsFacts.facts`; a test may set `runtime`."""
+        return self.runtime
 
     def inspect(self, model_path: Path) -> GraphSignature:
         """See `Backend.inspect`. The file must exist; what is in it does not matter."""

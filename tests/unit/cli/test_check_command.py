@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper
 
+from optimized import write_optimization
 from tensorquay import cli
 from tensorquay.config.effective import DEFAULT_MAX_BATCH_SIZE
 from tensorquay.config.server import ServerConfig
@@ -211,3 +212,39 @@ def test_a_model_may_be_called_by_a_number(put: Put, repo: Path, capsys: pytest.
 
 def test_check_and_serve_agree_on_the_default() -> None:
     assert ServerConfig().default_max_batch_size == DEFAULT_MAX_BATCH_SIZE
+
+
+def test_what_an_optimisation_says_is_remarked(put: Put, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put("good", 1)
+    put("broken", 1)
+    put("hostile", 1)
+    write_optimization(repo / "good/1")
+    write_optimization(repo / "hostile/1", settings={"provider": "tpu"})
+    (repo / "broken/1/optimization.json").write_text("{")
+    found = as_json(capsys, repo)
+    (remark,) = found["good"]["remarks"]
+    assert remark.startswith(
+        "version 1 was optimised (static int8, minmax) on Test CPU 1: its settings are applied where"
+    )
+    assert found["broken"]["remarks"] == ["version 1: 'optimization.json' is not JSON"]
+    assert "none of its settings will be applied" in found["hostile"]["remarks"][0]
+    assert not any(model["problems"] for model in found.values())
+
+
+def test_what_a_background_optimisation_would_be_like_is_shown(
+    put: Put, repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("m", 1)
+    (repo / "m/config.toml").write_text(
+        '[optimization]\nbackground = "stale"\nmax_drop = 0.01\ndata = "d.npz"\nlabels = "../l.npy"\n'
+    )
+    assert "stays inside its folder" in as_json(capsys, repo)["m"]["problems"][0]["text"]
+    (repo / "m/config.toml").write_text('[optimization]\nbackground = "stale"\nmax_drop = 0.01\ndata = "d.npz"\n')
+    found = as_json(capsys, repo)["m"]
+    assert found["config"]["optimization.background"] == {"value": "stale", "origin": "config.toml"}
+    assert found["config"]["optimization.max_drop"] == {"value": "0.01", "origin": "config.toml"}
+    assert "optimization.objective" not in found["config"]
+    (remark,) = found["remarks"]
+    assert remark.startswith("optimization.data: 'd.npz' does not exist")
+    (repo / "m/d.npz").write_text("x")
+    assert as_json(capsys, repo)["m"]["remarks"] == []

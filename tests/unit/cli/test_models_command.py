@@ -6,7 +6,11 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from optimized import optimization
+from outcomes import HEAD, encoder, nothing_helped
 from tensorquay.commands.models import models
+from tensorquay.commands.optimization import rows
+from tensorquay_convert.optimize.report import record as written
 
 INDEX = [
     {"name": "digits", "version": "2", "state": "READY"},
@@ -140,6 +144,72 @@ def test_a_record_of_another_shape_is_left_out(
     server.answers["GET /v2/models/digits/provenance"] = httpx.Response(200, json=record)
     run("show", "digits")
     assert "image  FP32  [-1, 1, 8, 8]" in capsys.readouterr().out
+
+
+def test_show_tells_how_a_model_was_optimised(
+    run: Callable[..., object], server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timing = {
+        "point": "batch 8",
+        "batch": 8,
+        "ratio": 1.704,
+        "low": 1.61,
+        "high": 1.8,
+        "p50": 0.001,
+        "baseline_p50": 2e-3,
+    }
+    record = optimization(
+        data={"real": False, "judging": 64},
+        baseline={"version": 1, "sha256": "ab" * 32},
+        trials=[
+            {"variant": {"name": "dynamic int8"}, "timings": [{"point": "batch 1", "ratio": 0.4}]},
+            {
+                "variant": {"name": "static int8, minmax"},
+                "timings": [timing, {"point": "batch 32", "ratio": float(10**20)}, 3],
+                "judgement": {"rule": "mean cosine at least 0.99", "outputs": [{"cosine": 0.9995}, {"cosine": None}]},
+            },
+        ],
+    )
+    server.answers["GET /v2/models/digits/optimization"] = httpx.Response(200, json=record)
+    run("show", "digits")
+    lines = {line[:12].strip(): line[12:].strip() for line in capsys.readouterr().out.splitlines()}
+    assert lines["optimised"] == "static int8, minmax"
+    assert lines["at batch 8"] == "1.70 × (1.61 to 1.80), median 2 ms → 1 ms"
+    assert not {"at batch 1", "at batch 32"} & set(lines), "of another variant, and no number that can be"
+    assert lines["gate"] == "mean cosine at least 0.99; least mean cosine 0.99950"
+    assert lines["judged on"] == "64 samples that were drawn: accuracy was not judged on real data"
+    assert lines["measured on"] == "Test CPU 1; 8 processors; avx2, avx512f, avx512_vnni; ONNX Runtime 1.31.0"
+    assert lines["made from"].startswith("version 1, sha256 abab")
+    assert lines["report"] == "http://127.0.0.1:8000/v2/models/digits/report"
+    run("show", "digits", "--json")
+    assert json.loads(capsys.readouterr().out)["optimization"] == record
+
+
+def test_what_the_optimizer_writes_can_be_shown() -> None:
+    outcome = encoder()
+    found = dict(rows(written.record(outcome, **HEAD), "http://there/report"))
+    assert found["optimised"] == outcome.winner
+    assert found["result"] == outcome.sentence
+    won = next(each for each in outcome.trials if each.variant.name == outcome.winner)
+    for timing in won.timings:
+        assert found[f"at {timing.point}"].startswith(f"{timing.ratio:.2f} × ({timing.low:.2f} to {timing.high:.2f})")
+    assert won.judgement is not None
+    assert found["gate"].startswith(won.judgement.rule)
+    assert outcome.machine.cpu in found["measured on"]
+    assert dict(rows(written.record(nothing_helped(), **HEAD), ""))["optimised"] == "nothing was faster"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"winner": 3, "trials": {}},
+        {"winner": "a", "trials": [{"variant": "a", "timings": 3}], "machine": [], "data": 3, "warnings": "x"},
+        {"winner": "a", "trials": [{"variant": {"name": "a"}, "timings": [{"ratio": True}], "judgement": 1}]},
+        {"winner": "a", "machine": {"processors": 10**30, "features": [None]}, "baseline": {"version": []}},
+    ],
+)
+def test_an_optimization_of_another_shape_is_left_out(record: dict[str, object]) -> None:
+    assert all(isinstance(value, str) for row in rows(record, "") for value in row)
 
 
 def test_load_and_unload_ask_the_repository(run: Callable[..., object], server: FakeServer) -> None:

@@ -15,6 +15,7 @@ import pytest
 from tensorquay.core.errors import ModelFailed, Unavailable
 from tensorquay.importing import command
 from tensorquay.importing.command import ImportLimits, ImportTask, run_import
+from tensorquay.running import command as running
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         path = tmp_path / "python"
         path.write_text(f"#!{sys.executable}\nimport json, os, subprocess, sys, time\n{script}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        monkeypatch.setattr(command.sys, "executable", str(path))
+        monkeypatch.setattr(running.sys, "executable", str(path))
 
     return install
 
@@ -64,7 +65,7 @@ async def test_the_command_sees_its_limits_and_none_of_the_secrets(fake, tmp_pat
 
     arguments, variables = json.loads((tmp_path / "seen").read_text())
     assert arguments == [
-        *("-P", "-m", "tensorquay_convert", "/models/m/1/m.pt2", f"--output={tmp_path / 'out'}"),
+        *("-P", "-m", "tensorquay_convert", "import", "/models/m/1/m.pt2", f"--output={tmp_path / 'out'}"),
         *(f"--report={tmp_path / 'report'}", "--kind=pt2", "--untrusted", "--json", "--progress=json"),
         *("--timeout=90.5", "--memory-limit=1000", "--python=/usr/bin/python3"),
     ]
@@ -130,7 +131,7 @@ time.sleep(600)
 
 
 async def test_an_interpreter_that_is_not_there_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(command.sys, "executable", str(tmp_path / "nothing"))
+    monkeypatch.setattr(running.sys, "executable", str(tmp_path / "nothing"))
     with pytest.raises(Unavailable, match="could not be started"):
         await run(tmp_path)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tensorquay.batching.batcher import Batcher
+from tensorquay.config.machine import CpuFacts
 from tensorquay.config.server import ControlMode
 from tensorquay.core.clock import SystemClock
 from tensorquay.lifecycle.fleet import Fleet
@@ -57,6 +58,9 @@ class World:
         self.wake: asyncio.Queue[None] = asyncio.Queue()
         self.fleet: Fleet
         self.importer: Any = None
+        self.optimizer: Any = None
+        self.cpu: CpuFacts | None = None
+        self.threads = 1
 
     async def sleep(self, seconds: float) -> None:
         self.sleeps.put_nowait(seconds)
@@ -71,7 +75,7 @@ class World:
         load_threads: int = 4,
         **settings: Any,
     ) -> ModelManager:
-        loader = Loader(lambda _: self.backend, thread_budget=1, clock=self.clock)
+        loader = Loader(lambda _: self.backend, thread_budget=self.threads, clock=self.clock, cpu=self.cpu)
         self.fleet = Fleet(
             loader,
             make_batcher or partial(Batcher, max_pending=0),
@@ -79,6 +83,7 @@ class World:
             clock=self.clock,
             load_threads=load_threads,
             importer=self.importer,
+            optimizer=self.optimizer,
             tidy=lambda: None,
         )
         settings.setdefault("settle_s", 0.0)

@@ -24,18 +24,28 @@ _GRAPH = (
     ("float16", "half", "make_float16"),
     ("bfloat16", "half", "make_bfloat16"),
 )
+_QUANTIZATION = (
+    ("dynamic int8", "dynamic_int8", "make"),
+    ("static int8", "static_int8", "make"),
+    ("weight-only", "weight_only", "make"),
+    ("mixed int8", "mixed", "make"),
+)
 
 
 def _made(module: str, function: str, parameters: Mapping[str, Any]) -> Pass:
     try:
         found = getattr(import_module(f"{_ROOM}.{module}"), function)
     except ModuleNotFoundError as exc:
+        if (exc.name or "").startswith("tensorquay_convert"):
+            raise
         raise missing(exc) from exc
     made: Pass = found(parameters)
     return made
 
 
-PASSES: Mapping[str, MakePass] = {name: partial(_made, module, function) for name, module, function in (*_GRAPH,)}
+PASSES: Mapping[str, MakePass] = {
+    name: partial(_made, module, function) for name, module, function in (*_GRAPH, *_QUANTIZATION)
+}
 """Name of a step → what makes its pass. Raises: as `make`."""
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tensorquay.backends.api import GraphSignature, LoadRequest, Placement
+from tensorquay.backends.api import GraphSignature, LoadRequest, Placement, RuntimeFacts
 from tensorquay.backends.onnxruntime import external_data, providers
 from tensorquay.backends.onnxruntime.errors import clean
 from tensorquay.backends.onnxruntime.exchange import Exchange
@@ -78,6 +78,11 @@ class OnnxRuntimeBackend:
     def version(self) -> str:
         """The runtime's version."""
         return str(self._runtime.__version__)
+
+    def facts(self) -> RuntimeFacts:
+        """See `TellsFacts.facts`."""
+        short = tuple(providers.short_name(name) for name in self._machine.available)
+        return RuntimeFacts(self.version, short, self._machine.gpu_name)
 
     def inspect(self, model_path: Path) -> GraphSignature:
         """See `Backend.inspect`."""

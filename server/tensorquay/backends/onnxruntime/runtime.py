@@ -23,6 +23,7 @@ TENSORRT = "TensorrtExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
 
 _FATAL = 4
+_MAX_GPU_NAME = 256
 _WHEELS = (
     "onnxruntime",
     "onnxruntime-gpu",
@@ -38,11 +39,13 @@ _LIBRARIES = {CUDA: "cuda", TENSORRT: "tensorrt", OPENVINO: "openvino"}
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What can be asked for here: providers this build has, NVIDIA GPUs this process sees, installed distributions."""
+    """What can be asked for here: providers this build has, NVIDIA GPUs this process sees, installed distributions;
+    and the first GPU's name."""
 
     available: tuple[str, ...]
     gpus: int
     wheels: tuple[str, ...]
+    gpu_name: str = ""
 
 
 def import_runtime() -> ModuleType:
@@ -84,7 +87,7 @@ def survey(runtime: ModuleType) -> Machine:
         # Builds that ship CUDA as a plugin offer it only once its libraries are loaded.
         preload(runtime)
         available = tuple(runtime.get_available_providers())
-    return Machine(available, gpus, installed_wheels())
+    return Machine(available, gpus, installed_wheels(), name_of_gpu() if gpus else "")
 
 
 def installed_wheels() -> tuple[str, ...]:
@@ -109,6 +112,20 @@ def count_gpus() -> int:
     except (OSError, AttributeError):
         return 0
     return max(0, count.value)
+
+
+def name_of_gpu() -> str:
+    """What the driver calls the first GPU that this process may use; empty without one."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        device, name = ctypes.c_int(0), ctypes.create_string_buffer(_MAX_GPU_NAME)
+        if driver.cuInit(0) != 0 or driver.cuDeviceGet(ctypes.byref(device), 0) != 0:
+            return ""
+        if driver.cuDeviceGetName(name, _MAX_GPU_NAME, device) != 0:
+            return ""
+    except (OSError, AttributeError):
+        return ""
+    return name.value.decode("utf-8", "replace").strip()
 
 
 def preload(runtime: ModuleType) -> None:

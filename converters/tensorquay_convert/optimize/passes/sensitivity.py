@@ -1,0 +1,142 @@
+"""What quantizing one node costs: the model with that node alone in 8 bits, against the baseline.
+
+Judged on calibration rows, never on those of the gate: a choice that was made by the judge's own rows proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from tensorquay_convert.optimize import files, gate
+from tensorquay_convert.optimize.agreement import Agreements
+from tensorquay_convert.optimize.goals import GateRules
+from tensorquay_convert.optimize.passes.api import Workbench
+from tensorquay_convert.optimize.passes.quantizable import Candidate, Plan
+from tensorquay_convert.optimize.results import OutputAgreement
+from tensorquay_convert.proof.runtime import Runtime, RuntimeFailed
+from tensorquay_convert.tensors import Arrays
+
+MOST_GROUPS = 48
+"""Nodes are taken together beyond this many: neighbours in the graph, which mostly are of one layer."""
+_MOST_BATCHES = 4
+_MOST_BYTES = 256 << 20
+"""Of answers kept in memory."""
+_MEASURED = 2
+"""Every second batch is enough to put nodes in order; the model that comes of it is judged on all."""
+WORST = 1.0
+"""The loss where there are no answers, or they are not finite."""
+MARGIN = 0.75
+"""Share of what the gate allows to be lost that may be lost here: the gate judges other rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Nodes that are quantized or kept together. `loss`: see `loss_of`."""
+
+    nodes: tuple[Candidate, ...]
+    loss: float
+
+
+class Judge:
+    """Compares a model with the baseline on some calibration rows. Owner: one pass."""
+
+    def __init__(self, bench: Workbench) -> None:
+        """Runs the baseline. Raises: RuntimeFailed."""
+        self._batched = bench.samples.index.batched
+        size = gate.BATCH if self._batched else 1
+        batches = list(_spread(bench, size))
+        baseline = Runtime(bench.baseline)
+        self._asked: list[tuple[Arrays, Arrays]] = []
+        held = 0
+        for inputs in batches:
+            answers = baseline.run(inputs)
+            held += sum(each.nbytes for each in answers.values())
+            if self._asked and held > _MOST_BYTES:
+                break
+            self._asked.append((inputs, answers))
+        self._bfloat16 = tuple(name for name in baseline.outputs if baseline.is_bfloat16(name))
+
+    def agreement(self, path: Path, *, every: int = 1) -> tuple[OutputAgreement, ...]:
+        """How the outputs of the model at `path` agree with the baseline's. Raises: RuntimeFailed.
+
+        Args: every: 2 looks at every second batch.
+        """
+        model = Runtime(path)
+        found = Agreements(batched=self._batched, bfloat16=self._bfloat16)
+        for inputs, expected in self._asked[::every]:
+            found.add(expected, model.run(inputs))
+        return found.results()
+
+
+def _spread(bench: Workbench, size: int) -> Iterable[Arrays]:
+    """A few batches from all over the calibration rows, so that every length has its say."""
+    step = size if bench.samples.index.batched else 1
+    count = sum(-(-len(group.calibration) // step) for group in bench.samples.index.groups)
+    most = _MOST_BATCHES * gate.BATCH // step
+    wanted = min(count, most)
+    picked = {place * count // wanted for place in range(wanted)} if wanted else set()
+    for place, inputs in enumerate(bench.samples.calibration(size)):
+        if place in picked:
+            yield inputs
+
+
+def loss_of(outputs: Sequence[OutputAgreement]) -> float:
+    """1 - mean cosine of the worst output; where no output has one, the share of changed answers, or the error."""
+    if any(each.problem or each.nonfinite for each in outputs):
+        return WORST
+    for losses in (
+        [1 - each.cosine for each in outputs if each.cosine is not None],
+        [1 - each.top1 for each in outputs if each.top1 is not None],
+        [min(WORST, each.relative_error) for each in outputs if each.relative_error is not None],
+    ):
+        if losses:
+            return max(0.0, *losses)
+    return 0.0
+
+
+def measured(plan: Plan, judge: Judge, folder: Path, bench: Workbench) -> tuple[Group, ...]:
+    """The loss of each node of the plan, or of each few neighbours where there are many; in the graph's order.
+
+    Raises: what the library raises; OSError.
+    """
+    names = {each.name for each in plan.candidates}
+    total, done = len(plan.candidates), 0
+    found = []
+    for nodes in grouped(plan.candidates):
+        done += len(nodes)
+        bench.say(f"measuring sensitivity, node {done} of {total}")
+        keep = names - {each.name for each in nodes}
+        found.append(Group(nodes, _loss(plan.build(keep).model, judge, folder)))
+    return tuple(found)
+
+
+def grouped(candidates: Sequence[Candidate]) -> tuple[tuple[Candidate, ...], ...]:
+    """Neighbours together, at most `MOST_GROUPS` groups of sizes that differ by one at most."""
+    count = min(MOST_GROUPS, len(candidates))
+    edges = [place * len(candidates) // count for place in range(count + 1)] if count else [0]
+    return tuple(tuple(candidates[start:stop]) for start, stop in pairwise(edges))
+
+
+def _loss(model: Any, judge: Judge, folder: Path) -> float:
+    path = folder / "alone.onnx"
+    files.save(model, path)
+    try:
+        return loss_of(judge.agreement(path, every=_MEASURED))
+    except RuntimeFailed:
+        return WORST
+
+
+def stricter(rules: GateRules) -> GateRules:
+    """The rules with what they allow to be lost cut to `MARGIN`; defaults are the gate's."""
+    cosine = gate.MIN_COSINE if rules.min_cosine is None else rules.min_cosine
+    drop = gate.MAX_DROP if rules.max_drop is None else rules.max_drop
+    return GateRules(
+        max_drop=None if rules.max_drop is None and rules.min_cosine is not None else drop * MARGIN,
+        min_cosine=1 - (1 - cosine) * MARGIN,
+        metric=rules.metric,
+        output=rules.output,
+    )
