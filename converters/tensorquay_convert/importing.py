@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +218,7 @@ def _place(to: Destination) -> Stage:
 def _request(
     job: ImportJob, given: str, notes: Sequence[str], to: Destination, stage: Stage, command: tuple[str, ...]
 ) -> Request:
-    return Request(job, to.name, given, tuple(notes), stage.version.absolute(), command, _own_version())
+    return Request(job, to.name, given, tuple(notes), stage.version.absolute(), command, surroundings.own_version())
 
 
 def _published(ran: Ran, to: Destination, stage: Stage, listener: Listener) -> ImportResult:
@@ -322,10 +321,3 @@ def _write_log(to: Destination, output: bytes) -> Path | None:
 def _file_name(name: str) -> str:
     """A model's name as part of a file's: without a repository nobody has looked at it yet."""
     return "".join("_" if char in "/\\" or not char.isprintable() else char for char in name)[:100]
-
-
-def _own_version() -> str:
-    try:
-        return version("tensorquay")
-    except PackageNotFoundError:
-        return "unknown"

@@ -208,7 +208,7 @@ def _remarks(result: ProfileResult) -> dict[str, Sequence[str]]:
         ],
         "where": where,
         "run": [
-            f"{found.operators.nodes_in_file} nodes in the file, "
+            f"{words.counted(operators.nodes_in_file, 'node')} in the file, "
             f"{sum(each.nodes for each in operators.operators)} in the graph that runs",
             overhead(operators),
             *operators.notes,

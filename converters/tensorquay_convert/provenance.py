@@ -12,7 +12,6 @@ import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -166,14 +165,6 @@ def _worst(values: Iterable[float]) -> float | str | None:
 def _number(value: float | None) -> float | str | None:
     """JSON has no infinity."""
     return value if value is None or math.isfinite(value) else str(value)
-
-
-def own_version() -> str:
-    """Of this distribution; "unknown" when it runs from where it was never installed."""
-    try:
-        return version("tensorquay")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def now() -> str:

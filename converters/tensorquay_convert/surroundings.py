@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -172,3 +173,11 @@ def _all_processes() -> Iterator[Process]:
 def own_environment() -> Mapping[str, str]:
     """This process's environment variables. Read here and passed on; no setting of ours is taken from them."""
     return os.environ
+
+
+def own_version() -> str:
+    """Of this distribution; "unknown" when it runs from where it was never installed."""
+    try:
+        return version("tensorquay")
+    except PackageNotFoundError:
+        return "unknown"

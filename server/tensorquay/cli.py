@@ -26,6 +26,7 @@ _BUILT_IN = {
     "check": ("tensorquay.commands.check:check", "Check a repository without serving it."),
     "models": ("tensorquay.commands.models:models", "Show, load and unload the models of a running server."),
     "version": ("tensorquay.commands.version:version", "Show versions."),
+    "health": ("tensorquay.commands.health:health", "Ask a running server whether it is ready."),
 }
 
 

@@ -101,6 +101,8 @@ def _paragraphs() -> list[str]:
     """Paragraphs of English from what is installed: licences."""
     found: dict[str, None] = {}
     for path in sorted(Path(np.__file__).parents[1].glob("*.dist-info/**/*LICENSE*")):
+        if not path.is_file():
+            continue
         text = path.read_text(encoding="utf-8", errors="ignore")
         found.update(dict.fromkeys(" ".join(each.split()) for each in text.split("\n\n") if len(each.split()) > 12))
     if len(found) < 100:

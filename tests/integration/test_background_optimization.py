@@ -149,7 +149,7 @@ def test_a_stale_version_is_said_and_optimised_again_from_what_it_came_from(plac
     (place.model / "2").rename(place.model / "3")
     place.asks("stale")
     server = place.start(serve, *POLL)
-    wait(lambda: (place.model / "2/optimization.json").exists(), server)
+    wait((place.model / "2/optimization.json").exists, server)
     assert server.stop() == 0, server.told()
 
 
@@ -159,7 +159,7 @@ def test_a_server_that_ends_takes_its_optimisation_along(place: Place, serve: Se
     server = place.start(serve)
     wait(lambda: len(psutil.Process(server.pid).children(recursive=True)) >= 2, server)
     begun = psutil.Process(server.pid).children(recursive=True)
-    assert all(each.nice() == 19 for each in begun)
+    wait(lambda: all(each.nice() == 19 for each in begun), server)
     assert server.stop(signal.SIGTERM) == 0, server.told()
     _, alive = psutil.wait_procs(begun, timeout=DEADLINE_S)
     assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]

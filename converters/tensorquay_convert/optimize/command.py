@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +216,7 @@ def _finished(asked: Asked, found: Located, stage: Stage, conducted: Conducted, 
         outcome,
         model=asked.name or found.name,
         baseline={"version": found.version, "sha256": provenance.file_digest(found.path), "file": found.path.name},
-        version=own_version(),
+        version=surroundings.own_version(),
         at=provenance.now(),
         command=asked.command,
     )
@@ -324,11 +323,3 @@ def _provenance_of(found: Located) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return plain if isinstance(plain, dict) else {}
-
-
-def own_version() -> str:
-    """Of this distribution."""
-    try:
-        return version("tensorquay")
-    except PackageNotFoundError:
-        return "unknown"

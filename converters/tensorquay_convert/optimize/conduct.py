@@ -162,7 +162,7 @@ class Conductor:
         runs: list[_Run] = []
         for number in (1, 2):
             if number == 1:
-                found = plan.first_round(prepared.subject, self._goals)
+                found = plan.first_round(prepared.subject, self._goals, reference.machine.features)
             else:
                 trials = [each.trial for each in runs]
                 found = plan.second_round(prepared.subject, self._goals, trials, reference.machine.processors)

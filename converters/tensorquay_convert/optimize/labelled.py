@@ -138,7 +138,7 @@ def same_answers(task: Task, scores: Sequence[Array], classes: Sequence[Array]) 
 def _classes(labels: Array) -> Array | None:
     """Labels as class numbers, int64 (rows, …); None when they are other numbers."""
     if labels.ndim == 2 and labels.shape[1] >= 2 and _one_hot(labels):
-        return labels.argmax(-1).astype(np.int64)
+        return np.asarray(labels.argmax(-1), np.int64)
     if labels.dtype.kind in "bui":
         return labels.astype(np.int64) if labels.size and labels.min() >= 0 else None
     return None

@@ -46,12 +46,14 @@ def locate(text: str, repository: Path, version: int | None = None) -> Located:
     if is_model_name(text) and (repository / text).is_dir():
         return _in_model(repository / text, text, version)
     path = Path(text)
-    if path.is_dir():
+    if text and path.is_dir():
         return _in_folder(path, version)
     if path.is_file():
         if version is not None:
             raise BadSource(f"'{text}' is a file: --version goes with a model's name or folder")
-        return Located(path, path.stem if path.name != MODEL_FILE else path.absolute().parent.name)
+        if path.name == MODEL_FILE:
+            return _in_folder(path.absolute().parent, None)
+        return Located(path, path.stem)
     raise BadSource(f"'{text}' is neither a file nor a model in '{repository}'", remedy=_there(repository))
 
 

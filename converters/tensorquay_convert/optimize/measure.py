@@ -31,7 +31,7 @@ LEAST_MARGIN = 0.01
 """No difference below 1 % is claimed, however quiet the machine is."""
 
 _PATIENCE = 2.0
-_WARM_SHARE = 0.2
+_WARM_SHARE, _WARM_LEAST_S = 0.2, 0.02
 _WARM_MOST_RUNS = 4096
 _STEADY = 0.97
 _MAX_BLOCK = 4096
@@ -133,7 +133,8 @@ def _warm(baseline: Run, variant: Run, seconds: float, clock: Clock) -> tuple[fl
     while True:
         now = (_mean(baseline, runs, clock), _mean(variant, runs, clock))
         steady = all(new >= _STEADY * old for new, old in zip(now, before, strict=True))
-        if steady or clock() - begun >= seconds or runs >= _WARM_MOST_RUNS:
+        elapsed = clock() - begun
+        if (steady and elapsed >= _WARM_LEAST_S) or elapsed >= seconds or runs >= _WARM_MOST_RUNS:
             return now
         runs, before = runs * 2, now
 

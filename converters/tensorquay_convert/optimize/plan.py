@@ -8,12 +8,12 @@ not accurate, threads for what leads. Nothing is left out because it "is known" 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from tensorquay_convert.optimize.goals import Goals, Objective
 from tensorquay_convert.optimize.results import Subject, Trial, Verdict
-from tensorquay_convert.optimize.variants import Family, Settings, Step, Variant
+from tensorquay_convert.optimize.variants import Family, Settings, Step, Variant, saturates
 
 _MULTIPLIED = ("MatMul", "Gemm")
 _CONVOLVED = ("Conv", "ConvTranspose")
@@ -30,20 +30,25 @@ FUSIONS = (
 _FLOAT16 = Step("float16")
 
 
-def first_round(subject: Subject, goals: Goals) -> tuple[Variant, ...]:
-    """The variants to begin with, in order."""
+def first_round(subject: Subject, goals: Goals, features: Collection[str] = ()) -> tuple[Variant, ...]:
+    """The variants to begin with, in order. `features`: of the processor."""
     settings = Settings(provider=goals.provider, intra_op_threads=goals.threads)
-    found = [*_in_the_file(subject, goals, settings), *_beside_it(goals, settings)]
+    found = [*_in_the_file(subject, goals, settings, features), *_beside_it(goals, settings)]
     return tuple(each for each in found if _wanted(each, goals))
 
 
-def _in_the_file(subject: Subject, goals: Goals, settings: Settings) -> Iterable[Variant]:
+def _in_the_file(subject: Subject, goals: Goals, settings: Settings, features: Collection[str]) -> Iterable[Variant]:
     on_gpu = goals.provider in _GPU
     quantizable = not subject.quantized and any(_count(subject, each) for each in _QUANTIZABLE)
     multiplied = any(_count(subject, each) for each in _MULTIPLIED)
     convolved = any(_count(subject, each) for each in _CONVOLVED)
     static = [_static(method, settings) for method in ("minmax", "entropy", "percentile")] if quantizable else []
     dynamic = [_dynamic(per_channel, settings) for per_channel in (True, False)] if quantizable and not on_gpu else []
+    if saturates(features):
+        # Weights in 7 bits there, unless told otherwise; which of the two is more accurate depends on the model.
+        static[1:1] = [_in_8_bits(each) for each in static[:1]]
+        dynamic[1:1] = [_in_8_bits(each) for each in dynamic[:1]]
+    first = len(static) - 2 if static else 0
     half = [
         Variant("float16", Family.HALF, (_FLOAT16,), settings),
         Variant("bfloat16", Family.HALF, (Step("bfloat16"),), settings),
@@ -51,12 +56,12 @@ def _in_the_file(subject: Subject, goals: Goals, settings: Settings) -> Iterable
     if on_gpu:
         yield from half
     # Static pays where there are convolutions, dynamic where there are none: what is likelier to win comes first.
-    yield from (*static[:1], *dynamic) if convolved else (*dynamic, *static[:1])
+    yield from (*static[:first], *dynamic) if convolved else (*dynamic, *static[:first])
     if any(_count(subject, each) for each in _TRANSFORMER):
         yield from (Variant(f"fused by {step.parameters['by']}", Family.FUSION, (step,), settings) for step in FUSIONS)
     yield Variant("simplified", Family.GRAPH, (Step("simplify"),), settings)
     yield Variant("graph level all, saved", Family.GRAPH, (Step("graph level", {"level": "all"}),), settings)
-    yield from static[1:]
+    yield from static[first:]
     if multiplied and not subject.quantized:
         yield from (_weights(bits, settings) for bits in (8, 4))
     if not on_gpu and goals.objective is Objective.SIZE:
@@ -148,6 +153,15 @@ def _static(method: str, settings: Settings) -> Variant:
 def _dynamic(per_channel: bool, settings: Settings) -> Variant:
     name = f"dynamic int8, per {'channel' if per_channel else 'tensor'}"
     return Variant(name, Family.DYNAMIC_INT8, (Step("dynamic int8", {"per_channel": per_channel}),), settings)
+
+
+def _in_8_bits(variant: Variant) -> Variant:
+    step = variant.steps[0]
+    return replace(
+        variant,
+        name=f"{variant.name}, 8 bits",
+        steps=(replace(step, parameters={**step.parameters, "reduce_range": False}),),
+    )
 
 
 def _weights(bits: int, settings: Settings) -> Variant:

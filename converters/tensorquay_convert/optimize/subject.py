@@ -100,7 +100,7 @@ def open_model(path: Path) -> Opened:
         model = onnx_graph.read_model(path, shown)
     except BadSource as exc:
         raise BadSource(
-            exc.sentence, remedy="only ONNX models are optimised; others are imported first: tensorquay import"
+            exc.sentence, remedy="only ONNX models are taken; others are imported first: tensorquay import"
         ) from exc
     onnx_graph.refuse_custom_operators(model)
     weights = onnx_graph.external_files(model, path.parent)
@@ -110,7 +110,7 @@ def open_model(path: Path) -> Opened:
     except Unsupported as exc:
         raise Unsupported(exc.sentence, remedy="import it again with --output-name for the outputs to keep") from exc
     if not any(not spec.optional for spec in interface.inputs):
-        raise Unsupported(f"'{shown}' takes no inputs: its answers never change, and there is nothing to optimise")
+        raise Unsupported(f"'{shown}' takes no inputs: its answers never change, and there is nothing to gain")
     unknown = onnx_rules.unknown_axes(interface)
     if unknown:
         raise Unsupported(

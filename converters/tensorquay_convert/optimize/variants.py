@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+HAS_DOT_PRODUCT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimd", "sve"})
+"""CPU features with which sums of 8-bit products do not saturate; x86 without them adds pairs in 16 bits."""
+
+
+def saturates(features: Iterable[str]) -> bool:
+    """Whether sums of 8-bit products saturate on this CPU: 8-bit weights may then be less accurate than 7-bit ones."""
+    return not HAS_DOT_PRODUCT & set(features)
 
 
 class Family(enum.Enum):

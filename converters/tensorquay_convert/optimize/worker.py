@@ -1,4 +1,4 @@
-"""The process that does one job of an optimisation (`jobs.py`)."""
+"""The process that does one job of an optimisation (`working.py`)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def main(descriptor: int, parent: int) -> int:
 
 def _work(request: Mapping[str, Any], teller: Teller) -> Mapping[str, Any]:
     # After the process has been set up: what it brings takes a second.
-    from tensorquay_convert.optimize import jobs  # noqa: PLC0415
+    from tensorquay_convert.optimize import working  # noqa: PLC0415
 
-    return jobs.perform(request, teller.say)
+    return working.perform(request, teller.say)

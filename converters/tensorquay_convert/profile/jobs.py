@@ -60,7 +60,7 @@ class CurveJob:
     """Time every point with every thread count.
 
     Args:
-        run_s: by point name, how long one run takes about; decides how often each is run.
+        run_s: by point name, how long one run takes about with all threads; decides what is not even tried.
         keep: hold a session for each thread count all the time; False: load the model again in every round.
         seconds: what all of it may take, about.
     """

@@ -39,7 +39,7 @@ from tensorquay_convert.profile.results import Cell, Curve, Memory, MemoryPoint,
 
 MIN_ROUNDS, MAX_ROUNDS = 5, 15
 _PATIENCE = 2.0
-"""How many times the given seconds a curve may take before its largest batches are left out."""
+"""How many times the given seconds a curve may take before its slowest places are left out."""
 _MOST_RUNS = 5000
 """Of one cell in one round."""
 _MOST_EVENTS = 100_000
@@ -47,6 +47,10 @@ _MOST_EVENTS = 100_000
 _MOST_INSIDE = 50
 """Runs of a model with loops: nobody knows how many events each makes."""
 _TURNS = 20
+_ROUGH = 0.5
+"""What profiling may add, as a share of a run, before it is said that times are rough."""
+_MOST_SAID = 8
+"""Places that are named in a sentence."""
 
 Say = Callable[[str], None]
 
@@ -108,60 +112,96 @@ def _memory(job: MemoryJob, say: Say) -> Held:
 
 
 def _curve(job: CurveJob, say: Say) -> Curved:
-    points, rounds, left_out = plan_rounds(job.points, job.run_s, job.threads, job.seconds)
-    share = job.seconds / (rounds * len(points) * len(job.threads))
-    runs = {point.name: runs_within(share, job.run_s[point.name]) for point in points}
-    samples = Samples(job.samples)
-    sessions = _Sessions(job)
-    times: dict[tuple[str, int], list[list[float]]] = {
-        (point.name, threads): [] for point in points for threads in job.threads
-    }
+    samples, sessions = Samples(job.samples), _Sessions(job)
+    points = {point.name: point for point in sorted(job.points, key=lambda each: each.batch)}
+    took, left_out = _probed(job, points, sessions, samples, say)
+    kept, rounds, slow = plan_rounds(took, job.seconds)
+    share = job.seconds / (rounds * len(kept))
+    times: dict[_Place, list[list[float]]] = {each: [] for each in kept}
     order = random.Random(job.seed)
+    counts = sorted({threads for _, threads in kept})
     with _no_garbage_collection():
         for number in range(1, rounds + 1):
             say(f"batch sizes and threads, round {number} of {rounds}")
-            for threads in order.sample(job.threads, len(job.threads)):
+            for threads in order.sample(counts, len(counts)):
+                names = [name for name, each in kept if each == threads]
                 with sessions.of(threads) as opened:
-                    for point in order.sample(points, len(points)):
-                        run = opened.prepared(samples.timing(point))
-                        times[point.name, threads].append(_timed(run, runs[point.name]))
+                    for name in order.sample(names, len(names)):
+                        run = opened.prepared(samples.timing(points[name]))
+                        times[name, threads].append(_timed(run, runs_within(share, took[name, threads])))
                         del run
     cells = [
-        _cell(point, threads, times[point.name, threads])
-        for point in sorted(points, key=lambda each: each.batch)
-        for threads in sorted(job.threads)
-    ]
+        _cell(point, threads, times[name, threads])
+        for name, point in points.items() for threads in counts if (name, threads) in times
+    ]  # fmt: skip
     how = (
         f"{rounds} rounds; in each, every thread count and every batch once, in an order drawn by a seed"
         + ("" if job.keep else "; the model was loaded again each time, as it is too large to be held several times")
     )  # fmt: skip
-    return Curved(Curve(tuple(cells), how), left_out)
+    return Curved(Curve(tuple(cells), how), _for_lack_of_time((*left_out, *slow), took))
 
 
-def plan_rounds(
-    points: Sequence[Point], run_s: Mapping[str, float], threads: Sequence[int], seconds: float
-) -> tuple[list[Point], int, tuple[str, ...]]:
-    """Which points are timed, in how many rounds, and what is left out for lack of time.
+_Place = tuple[str, int]
+"""A point's name and a thread count."""
 
-    One thread is assumed to be as slow as all of them together: `run_s` is measured with all.
+
+def _probed(
+    job: CurveJob, points: Mapping[str, Point], sessions: _Sessions, samples: Samples, say: Say
+) -> tuple[dict[_Place, float], list[_Place]]:
+    """How long a run takes at each place, about; and places so slow that this was not tried.
+
+    Work grows at most with the batch: going up from the smallest tells in time what would take too long.
     """
-    kept: list[Point] = []
-    left_out: list[str] = []
+    took: dict[_Place, float] = {}
+    left_out: list[_Place] = []
+    for number, threads in enumerate(sorted(job.threads, reverse=True), start=1):
+        say(f"trying thread counts, {number} of {len(job.threads)}")
+        with sessions.of(threads) as opened:
+            before: tuple[int, float] | None = None
+            for name, point in points.items():
+                if before is None:
+                    expected = job.run_s[name] if took else 0.0
+                else:
+                    expected = before[1] * max(1, point.batch) / before[0]
+                if 2 * MIN_ROUNDS * expected > _PATIENCE * job.seconds:
+                    left_out.append((name, threads))
+                    continue
+                run = opened.prepared(samples.timing(point))
+                took[name, threads] = min(_timed(run, 1))
+                before = max(1, point.batch), took[name, threads]
+                del run
+    return took, left_out
+
+
+def plan_rounds(took: Mapping[_Place, float], seconds: float) -> tuple[list[_Place], int, list[_Place]]:
+    """Which places are timed, in how many rounds, and which are left out because all would take too long.
+
+    The slowest are left out first. Places are in the order of `took`, which is not empty.
+    """
+    slow: list[_Place] = []
     whole = 0.0
-    most = max(threads)
-    for point in sorted(points, key=lambda each: each.batch):
-        # A warm-up run and a timed one, with every thread count.
-        cost = 2 * run_s[point.name] * sum(max(1.0, most / each) for each in threads)
-        if kept and MIN_ROUNDS * (whole + cost) > _PATIENCE * seconds:
-            left_out.append(
-                f"{point.name} is left out of the curve: one run takes {run_s[point.name]:.2g} s, "
-                "give it more time with --seconds"
-            )
-            continue
-        whole += cost
-        kept.append(point)
+    for place in sorted(took, key=lambda each: took[each]):
+        # A warm-up run and a timed one.
+        cost = 2 * took[place]
+        if whole and MIN_ROUNDS * (whole + cost) > _PATIENCE * seconds:
+            slow.append(place)
+        else:
+            whole += cost
     rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, math.floor(seconds / whole))) if whole > 0 else MAX_ROUNDS
-    return kept, rounds, tuple(left_out)
+    return [each for each in took if each not in slow], rounds, slow
+
+
+def _for_lack_of_time(places: Sequence[_Place], took: Mapping[_Place, float]) -> tuple[str, ...]:
+    """One sentence on what is not in the curve, or none."""
+    if not places:
+        return ()
+    said = [
+        f"{name} with {threads} thread{'' if threads == 1 else 's'}"
+        + (f" ({took[name, threads]:.2g} s a run)" if (name, threads) in took else "")
+        for name, threads in places[:_MOST_SAID]
+    ]
+    more = f", and {len(places) - _MOST_SAID} more" if len(places) > _MOST_SAID else ""
+    return (f"not in the curve, because there is too little time (--seconds): {', '.join(said)}{more}",)
 
 
 def runs_within(seconds: float, run_s: float) -> int:
@@ -267,7 +307,8 @@ def _operators(job: OperatorsJob, say: Say) -> Timed:
         overhead=ratio - 1, overhead_low=low - 1, overhead_high=high - 1, outside=tally.outside,
         operators=by_operator(nodes, job.subject), nodes=nodes[:MOST_NODES], placements=placements(nodes),
         nodes_in_file=job.subject.nodes, nodes_left_out=max(0, len(nodes) - MOST_NODES), unread=log.unread,
-        gone=_gone(job.subject, (each.operator for each in nodes)), notes=_notes(traced, job.subject, log.unread),
+        gone=_gone(job.subject, (each.operator for each in nodes)),
+        notes=_notes(traced, job.subject, log.unread, ratio - 1),
     )  # fmt: skip
     return Timed(operators, machine_of(plain), {"events": len(trace.events), "runs": trace.runs})
 
@@ -293,8 +334,10 @@ def _gone(subject: Subject, ran: Iterable[str]) -> dict[str, int]:
     return {name: count for name, count in subject.operators.items() if name.rpartition(".")[2] not in there}
 
 
-def _notes(opened: Opened, subject: Subject, unread: int) -> tuple[str, ...]:
+def _notes(opened: Opened, subject: Subject, unread: int, overhead: float) -> tuple[str, ...]:
     found = ["the runtime counts whole microseconds: what takes less than one per call is told too short"]
+    if overhead > _ROUGH:
+        found.append("nodes are so short here that profiling takes longer than they do: their times are rough")
     if len(opened.providers) > 1:
         found.append("a GPU works on while the runtime goes on: the time of its nodes is that of handing them over")
     if unread:

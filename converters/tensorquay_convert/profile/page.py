@@ -113,7 +113,8 @@ def _operators(found: Operators) -> str:
     head = ("operator", "on", "nodes", "in the file", "calls a run", "time a run", "share", "a call")
     caption = f"{found.point}, {words.counted(found.threads, 'thread')}, {words.counted(found.runs, 'warm run')}"
     said = [
-        f"this is the graph that runs, after the runtime's own fusions: {found.nodes_in_file} nodes in the file, "
+        f"this is the graph that runs, after the runtime's own fusions: {words.counted(found.nodes_in_file, 'node')} "
+        f"in the file, "
         f"{sum(each.nodes for each in found.operators)} that run",
         overhead(found),
         *found.notes,

@@ -19,7 +19,7 @@ _WIDTH = 860.0
 _ROW = 34.0
 _THIN = 1.2
 """Boxes narrower than this many pixels go together into one."""
-_CHAR = 6.6
+_CHAR = 7.4
 """Pixels of a letter, about."""
 
 

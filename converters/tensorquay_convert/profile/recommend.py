@@ -14,7 +14,7 @@ from tensorquay_convert.profile.results import Advice, Cell, Pick
 
 REACHED = 0.95
 """Of the best: what reaches it with a smaller batch or fewer threads is the better choice."""
-_WORTH = 1.03
+_WORTH = 1.05
 _BUSY = 1.25
 """From the slowest to the fastest round, above which it is said that nothing is sure."""
 
@@ -65,6 +65,7 @@ def _settings(cells: Sequence[Cell], best: Cell, default_threads: int) -> tuple[
             f"({low:.2f} to {high:.2f})"
         )
         sentences += _cost_alone(cells, threads, default_threads)
+    spread = median(each.high / each.low for each in cells)
     largest = max(each.batch for each in cells)
     chosen, full = _cell(cells, best.batch, threads), _cell(cells, largest, threads)
     if chosen is not None and full is not None and 0 < best.batch < largest:
@@ -75,11 +76,10 @@ def _settings(cells: Sequence[Cell], best: Cell, default_threads: int) -> tuple[
                 f"batches of {best.batch} give {ratio:.2f} × the items/s of batches of {largest} "
                 f"({low:.2f} to {high:.2f}): larger ones only wait longer"
             )
-        else:
+        elif spread <= _BUSY:
             sentences.append(
                 f"batches above {best.batch} bring next to nothing, and do no harm: nothing is to be set for that"
             )
-    spread = median(each.high / each.low for each in cells)
     if spread > _BUSY:
         sentences.append(
             f"this machine was busy, or its speed changed: a usual cell differs by {spread:.2f} × from round to round; "

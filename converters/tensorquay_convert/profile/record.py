@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorquay_convert import provenance
+from tensorquay_convert import surroundings
 from tensorquay_convert.optimize.plain import from_plain, to_plain
 from tensorquay_convert.profile.results import SCHEMA, Profile
 
 
 def record(profile: Profile, *, at: str, command: Sequence[str]) -> dict[str, Any]:
     """What `profile.json` holds. `at`: RFC 3339 in UTC. `command`: as it was given; empty from Python."""
-    head = {"schema": SCHEMA, "at": at, "tensorquay": provenance.own_version(), "command": list(command)}
+    head = {"schema": SCHEMA, "at": at, "tensorquay": surroundings.own_version(), "command": list(command)}
     found: dict[str, Any] = _json({**head, **to_plain(profile)})
     return found
 

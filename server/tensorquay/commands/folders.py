@@ -8,14 +8,33 @@ from pathlib import Path
 import click
 
 
+def refuse_unreadable(repository: Path) -> None:
+    """Raises: ClickException when `repository` is not there, is no folder, or may not be listed by this user."""
+    try:
+        with os.scandir(repository):
+            return
+    except FileNotFoundError as exc:
+        raise click.ClickException(
+            f"the model repository '{repository}' is not a directory: nothing is there; name another one, or in a "
+            "container mount one there"
+        ) from exc
+    except NotADirectoryError as exc:
+        raise click.ClickException(f"the model repository '{repository}' is not a directory but a file") from exc
+    except OSError as exc:
+        who = f" by user {os.getuid()}" if isinstance(exc, PermissionError) and hasattr(os, "getuid") else ""
+        raise click.ClickException(
+            f"the model repository '{repository}' cannot be read{who}: {exc.strerror or exc}"
+        ) from exc
+
+
 def refuse_model_folder(repository: Path) -> None:
     """Raises: ClickException when `repository` is a single model, by a numbered folder with a model file in it."""
     for name in _folders(repository):
         if name.isascii() and name.isdigit() and (repository / name / "model.onnx").is_file():
             parent = Path(os.path.normpath(repository / ".."))
-            raise click.ClickException(
-                f"'{repository}' is a model's folder, not a repository of models: serve its parent '{parent}'"
-            )
+            # A container sees what was mounted, and not where it came from.
+            remedy = "mount the folder above it" if os.path.ismount(repository) else f"serve its parent '{parent}'"
+            raise click.ClickException(f"'{repository}' is a model's folder, not a repository of models: {remedy}")
 
 
 def warn_of_nothing(repository: Path, command: str) -> None:

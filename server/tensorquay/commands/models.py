@@ -198,7 +198,7 @@ def show(server: Server, name: str, version: str) -> None:
         return
     out = console()
     _checked(lambda: _show(out.print, metadata, statistics), server)
-    if records["provenance"]:
+    if provenance.rows(records["provenance"]):
         out.print("")
         out.print(provenance.shown(records["provenance"]))
     if records["optimization"]:

@@ -14,7 +14,8 @@ from typing import Any
 import click
 
 from tensorquay.commands import tritonserver
-from tensorquay.commands.folders import refuse_model_folder, warn_of_nothing
+from tensorquay.commands.folders import refuse_model_folder, refuse_unreadable, warn_of_nothing
+from tensorquay.commands.memory import refuse_too_little_memory
 from tensorquay.commands.output import console, table
 from tensorquay.config.server import InvalidServerConfig, ServerConfig
 from tensorquay.config.server_sources import flag_of, is_list, load
@@ -102,9 +103,9 @@ def _serve(
         raise click.UsageError(
             "which models? Name a repository: 'tensorquay serve model_repo' or --model-repository=DIR", ctx
         )
+    refuse_too_little_memory()
     for repository in config.model_repository:
-        if not repository.is_dir():
-            raise click.ClickException(f"the model repository '{repository}' is not a directory")
+        refuse_unreadable(repository)
         refuse_model_folder(repository)
         warn_of_nothing(repository, ctx.command_path)
     for note in config.notes:

@@ -293,7 +293,6 @@ class Fleet:
         try:
             loaded = await loop.run_in_executor(self._load_pool, self._load_in_thread, recipe)
             self._admit(loaded, upload)
-            self._optimizer.consider(recipe, loaded)
         except ServingError as exc:
             reason = exc.message
         except Exception as exc:  # noqa: BLE001  a backend may raise anything; it must cost this version and nothing else
@@ -306,6 +305,8 @@ class Fleet:
         self._reconcile(recipe.id.name)
         while self._waiting and self._loading < self._load_threads:
             self._reconcile(next(iter(self._waiting)))
+        if loaded is not None and recipe.id in self._served:
+            self._optimizer.consider(recipe, loaded)
 
     @staticmethod
     def _unforeseen(error: Exception, version: VersionId, doing: str) -> str:

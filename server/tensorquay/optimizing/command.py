@@ -112,8 +112,9 @@ def outcome(status: int, said: dict[str, Any]) -> Outcome:
             return Outcome(Result.KEPT, sentence)
         if said.get("result") == Result.OPTIMIZED.value:
             version = said.get("version")
-            number = version if isinstance(version, int) and not isinstance(version, bool) and version > 0 else 0
-            return Outcome(Result.OPTIMIZED, sentence, number)
+            if isinstance(version, int) and not isinstance(version, bool) and version > 0:
+                return Outcome(Result.OPTIMIZED, sentence, version)
+            return Outcome(Result.FAILED, f"it names no version that it has published ({sentence})", lasting=False)
     if not sentence:
         return Outcome(Result.FAILED, f"it ended without saying why (exit status {status})", lasting=False)
     remedy = _text(said, "remedy")

@@ -88,22 +88,41 @@ async def run_command(arguments: Sequence[str], allowance: Allowance, say: Calla
 
 
 def _restrain(pid: int, allowance: Allowance) -> None:
-    """Before the interpreter has read its first module; what the command starts inherits it all."""
+    """What the command starts from now on inherits it all; what it has started already is looked for."""
+    done: set[int] = set()
+    while rest := [each for each in _family(pid) if each not in done]:
+        for each in rest:
+            _restrain_one(each, allowance)
+        done.update(rest)
+
+
+def _restrain_one(task: int, allowance: Allowance) -> None:
     # None of these is there everywhere, and a command that ended already is none of our business.
     with contextlib.suppress(OSError):
         if allowance.background and hasattr(os, "setpriority"):
-            os.setpriority(os.PRIO_PROCESS, pid, _LEAST_PRIORITY)
+            os.setpriority(os.PRIO_PROCESS, task, _LEAST_PRIORITY)
     with contextlib.suppress(OSError):
         if allowance.background and hasattr(os, "SCHED_IDLE"):
-            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+            os.sched_setscheduler(task, os.SCHED_IDLE, os.sched_param(0))
     with contextlib.suppress(OSError):
         if allowance.background:
             # Where memory gets short, this goes before the server does.
-            Path(f"/proc/{pid}/oom_score_adj").write_text(_FIRST_TO_GO)
+            Path(f"/proc/{task}/oom_score_adj").write_text(_FIRST_TO_GO)
     with contextlib.suppress(OSError):
         if allowance.processors and hasattr(os, "sched_setaffinity"):
-            mine = os.sched_getaffinity(0)
-            os.sched_setaffinity(pid, _some(mine, allowance.processors))
+            os.sched_setaffinity(task, _some(os.sched_getaffinity(0), allowance.processors))
+
+
+def _family(pid: int) -> list[int]:
+    """`pid`, its threads and the processes below it, as far as the system tells."""
+    found, seen = [pid], {pid}
+    for each in found:  # grows while it is walked
+        with contextlib.suppress(OSError):
+            for thread in Path(f"/proc/{each}/task").iterdir():
+                known = [int(thread.name), *map(int, (thread / "children").read_text().split())]
+                found.extend(one for one in known if one not in seen)
+                seen.update(known)
+    return found
 
 
 def _some(processors: Collection[int], count: int) -> list[int]:

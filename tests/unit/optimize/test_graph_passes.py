@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,8 @@ from tests.support import graphs, optimizing, pass_graphs
 from tests.support.pass_graphs import weight
 
 from tensorquay_convert.errors import BadSource, CommandFailed, FrameworkMissing, Unsupported
-from tensorquay_convert.optimize.passes import counts, prepared, registry
+from tensorquay_convert.optimize.passes import counts, fusion, prepared, registry
+from tensorquay_convert.optimize.passes import graphs as pass_ends
 from tensorquay_convert.optimize.passes.api import Workbench
 from tensorquay_convert.optimize.results import PassReport
 from tensorquay_convert.optimize.variants import Settings, Step
@@ -412,3 +414,81 @@ def test_any_graph_can_be_prepared(name: str, tmp_path: Path) -> None:
     prepared.prepared(source, target, workbench(tmp_path, source))
     assert interface(target) == interface(source)
     assert_same_answers(source, target, fed)
+
+
+# -- what a graph looks like
+
+
+@pytest.mark.parametrize("step", EVERY[:-1], ids=named)
+def test_what_a_model_says_of_itself_stays(step: Step, apply: Apply, tmp_path: Path) -> None:
+    proto = bert(1, 32, 2, 50)
+    proto.metadata_props.add(key="author", value="somebody")
+    report, target = apply(step, pass_graphs.write(proto, tmp_path / "in"))
+    assert report.changed
+    assert {each.key: each.value for each in onnx.load(target).metadata_props} == {"author": "somebody"}
+
+
+def test_a_transformer_is_told_by_attention_or_a_normalisation() -> None:
+    assert fusion.has_transformer(bert(1, 32, 2, 50).graph)
+    assert fusion.has_transformer(normalised(13).graph)
+    assert fusion.has_transformer(attention("Identity").graph)
+    assert not fusion.has_transformer(attention("ReduceSum").graph)
+    assert not fusion.has_transformer(onnx.load(DIGITS).graph)
+
+
+def attention(between: str) -> onnx.ModelProto:
+    """x FP32 [n, 4] → y: a softmax, one more node, and a product with a weight."""
+    return graphs.model(
+        [
+            helper.make_node("Softmax", ["x"], ["s"]),
+            helper.make_node(between, ["s"], ["b"]),
+            helper.make_node("MatMul", ["b", "w"], ["y"]),
+        ],
+        [graphs.value("x", "FP32", ["n", 4])],
+        [graphs.value("y", "FP32", None)],
+        [weight("w", 4, 4)],
+    )
+
+
+def test_what_kind_of_transformer_is_tried() -> None:
+    def with_mask(values: np.ndarray) -> Any:
+        found = attention("Identity")
+        found.graph.initializer.append(numpy_helper.from_array(values, "mask"))
+        return found.graph
+
+    assert fusion.kinds_of(bert(1, 32, 2, 50).graph) == ("bert",)
+    assert fusion.kinds_of(pass_graphs.resized().graph) == ("bert", "vit")
+    assert fusion.kinds_of(with_mask(np.tril(np.ones((1, 1, 8, 8), bool)))) == ("bert", "gpt2")
+    assert fusion.kinds_of(with_mask(np.ones((1, 1, 8, 8), bool))) == ("bert",)
+    assert fusion.kinds_of(with_mask(np.triu(np.ones((8, 8), bool)))) == ("bert",)
+
+
+def test_heads_are_read_from_the_reshape_before_they_are_moved() -> None:
+    assert fusion.heads_of(bert(2, 32, 4, 50).graph) == (4, 8)
+    assert fusion.heads_of(pass_graphs.layers().graph) == (0, 0)
+
+
+def test_a_library_is_quiet_and_its_warnings_are_heard(capfd: pytest.CaptureFixture[str]) -> None:
+    before = list(logging.getLogger().handlers)
+    with pass_ends.quiet() as heard:
+        print("to nobody")
+        logging.getLogger("some.library").warning("shapes are %s", "unknown")
+        logging.getLogger("some.library").info("not this")
+    assert heard == ["shapes are unknown"]
+    assert capfd.readouterr().out == ""
+    assert logging.getLogger().handlers == before
+
+
+def test_counts_tell_what_is_fused_and_what_changed() -> None:
+    before = {"Conv": 3, "Relu": 3, "LayerNormalization": 1, "com.microsoft.Gelu": 1}
+    after = {
+        "Conv": 1, "LayerNormalization": 2, "com.microsoft.FusedConv": 1, "com.microsoft.nchwc.Conv": 1,
+        "com.microsoft.nchwc.ReorderOutput": 1, "com.microsoft.Gelu": 1, "com.microsoft.QuantizeLinear": 5,
+    }  # fmt: skip
+    assert counts.fused(before, after) == {"FusedConv": 1, "LayerNormalization": 1, "NCHWc Conv": 1}
+    assert counts.listed({"Attention": 6, "BiasGelu": 1}) == "6 Attention, 1 BiasGelu"
+    assert counts.listed({str(number): 1 for number in range(9)}).endswith("1 5 and 3 more kinds")
+    assert counts.listed({}) == "nothing"
+    assert counts.difference(before, before) == ""
+    assert counts.difference(before, after).startswith("QuantizeLinear 0 → 5, Relu 3 → 0, Conv 3 → 1")
+    assert counts.sizes({"Add": 1}, {}) == "1 node, now 0"

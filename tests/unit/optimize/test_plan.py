@@ -117,3 +117,13 @@ def test_nothing_is_tried_twice() -> None:
 
 def test_settings_are_those_of_a_server_that_says_nothing() -> None:
     assert Settings() == Settings("cpu", {}, "all", 0, 1, False, False, {})
+
+
+def test_where_sums_saturate_both_widths_of_weights_are_tried() -> None:
+    plain, dot = (
+        names(plan.first_round(CONVOLVED, Goals(), ())),
+        names(plan.first_round(CONVOLVED, Goals(), ("avx_vnni",))),
+    )
+    assert set(plain) - set(dot) == {"static int8, minmax, 8 bits", "dynamic int8, per channel, 8 bits"}
+    assert plain[:2] == ["static int8, minmax", "static int8, minmax, 8 bits"]
+    assert dot[:2] == ["static int8, minmax", "dynamic int8, per channel"]

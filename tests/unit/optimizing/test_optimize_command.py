@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import stat
 import sys
 from pathlib import Path
@@ -26,6 +27,8 @@ from tensorquay.optimizing.command import (
     run_optimize,
 )
 from tensorquay.running import command as running
+
+NO_VERSION = Outcome(Result.FAILED, "it names no version that it has published (s)", lasting=False)
 
 
 @pytest.fixture
@@ -80,8 +83,9 @@ def test_the_real_command_takes_these_options() -> None:
     [
         (0, {"result": "kept", "sentence": "nothing is faster"}, Outcome(Result.KEPT, "nothing is faster")),
         (0, {"result": "optimized", "sentence": "s", "version": 4}, Outcome(Result.OPTIMIZED, "s", 4)),
-        (0, {"result": "optimized", "sentence": "s", "version": None}, Outcome(Result.OPTIMIZED, "s")),
-        (0, {"result": "optimized", "sentence": 3, "version": True}, Outcome(Result.OPTIMIZED, "")),
+        (0, {"result": "optimized", "sentence": "s", "version": None}, NO_VERSION),
+        (0, {"result": "optimized", "sentence": "s", "version": True}, NO_VERSION),
+        (0, {"result": "optimized", "sentence": "s", "version": 0}, NO_VERSION),
         (5, {"sentence": "no such operator", "remedy": "wait"}, Outcome(Result.FAILED, "no such operator; wait")),
         (4, {"sentence": "no onnxscript"}, Outcome(Result.FAILED, "no onnxscript", lasting=False)),
         (8, {"sentence": "no space left"}, Outcome(Result.FAILED, "no space left", lasting=False)),
@@ -120,6 +124,24 @@ print(json.dumps({{"result": "kept", "sentence": "nothing is faster"}}))
     assert idle
     assert score == "1000"
     assert len(os.sched_getaffinity(0)) >= 1
+
+
+async def test_what_was_started_before_the_server_had_its_turn_is_restrained_too(tmp_path: Path) -> None:
+    grandchild = "import os, time; open('there', 'w').write(str(os.getpid())); time.sleep(600)"
+    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {grandchild!r}]); time.sleep(600)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=tmp_path, start_new_session=True)
+    try:
+        while not (tmp_path / "there").exists() or not (tmp_path / "there").read_text():
+            await asyncio.sleep(0.001)
+        running._restrain(process.pid, running.Allowance(1.0, background=True, processors=1))
+        for pid in (process.pid, int((tmp_path / "there").read_text())):
+            assert os.getpriority(os.PRIO_PROCESS, pid) == 19
+            assert os.sched_getscheduler(pid) == os.SCHED_IDLE
+            assert len(os.sched_getaffinity(pid)) == 1
+        running._restrain(2**22 + 1, running.Allowance(1.0, background=True))  # one that ended already
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
 async def test_one_that_does_not_end_is_killed_with_its_children(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import helper
 from tests.support import graphs
 from tests.unit.profile.made import subject
@@ -125,20 +127,46 @@ def test_time_by_operator_of_a_graph_with_a_subgraph(model: Path, samples: Path,
     assert timed.machine.processors >= 1
 
 
-def test_largest_batches_go_when_there_is_no_time_for_them() -> None:
-    points = [Point(f"batch {each}", each, 0) for each in (1, 8, 32)]
-    took = {"batch 1": 0.01, "batch 8": 0.08, "batch 32": 30.0}
-    kept, rounds, left_out = measuring.plan_rounds(points, took, (1, 2), 10.0)
-    assert [each.batch for each in kept] == [1, 8]
+def test_the_slowest_places_go_when_there_is_no_time_for_all() -> None:
+    took = {("batch 1", 2): 0.01, ("batch 32", 2): 0.4, ("batch 1", 1): 0.02, ("batch 32", 1): 30.0}
+    kept, rounds, slow = measuring.plan_rounds(took, 10.0)
+    assert kept == [("batch 1", 2), ("batch 32", 2), ("batch 1", 1)]
+    assert rounds == 11
+    assert slow == [("batch 32", 1)]
+
+
+def test_the_only_place_stays_however_slow_it_is() -> None:
+    only = ("batch 1", 1)
+    assert measuring.plan_rounds({only: 600.0}, 1.0) == ([only], measuring.MIN_ROUNDS, [])
+
+
+def test_what_would_take_too_long_is_not_even_tried_and_said(model: Path, samples: Path) -> None:
+    took = {"batch 1": 1e-4, "batch 4": 1e4}
+    job = CurveJob(model, Settings(), samples, POINTS, (1, 2), took, keep=True, seconds=1e-7, seed=0)
+    curved = from_plain(jobs.Curved, perform(request_of(job), silent)["result"])
+    assert len(curved.curve.cells) == 1
+    assert curved.left_out[0].startswith(
+        "not in the curve, because there is too little time (--seconds): batch 4 with "
+    )
+    assert "batch 1 with 1 thread" in curved.left_out[0] or "batch 1 with 2 threads" in curved.left_out[0]
+
+
+@given(
+    st.dictionaries(
+        st.tuples(st.sampled_from(["batch 1", "batch 8", "batch 32"]), st.integers(1, 64)),
+        st.floats(1e-6, 1e3),
+        min_size=1,
+    ),
+    st.floats(0.1, 1e3),
+)
+def test_a_plan_keeps_what_it_can_afford(took: dict[tuple[str, int], float], seconds: float) -> None:
+    kept, rounds, slow = measuring.plan_rounds(took, seconds)
+    assert sorted([*kept, *slow]) == sorted(took)
+    assert kept
     assert measuring.MIN_ROUNDS <= rounds <= measuring.MAX_ROUNDS
-    assert left_out == (
-        "batch 32 is left out of the curve: one run takes 30 s, give it more time with --seconds",
-    )  # fmt: skip
-
-
-def test_the_only_batch_stays_however_slow_it_is() -> None:
-    kept, rounds, left_out = measuring.plan_rounds(POINTS[:1], {"batch 1": 600.0}, (1,), 1.0)
-    assert (kept, rounds, left_out) == ([POINTS[0]], measuring.MIN_ROUNDS, ())
+    whole = sum(2 * took[each] for each in kept)
+    assert len(kept) == 1 or measuring.MIN_ROUNDS * whole <= 2 * seconds * (1 + 1e-9)
+    assert max(took[each] for each in kept) <= min((took[each] for each in slow), default=float("inf"))
 
 
 def test_how_often_something_is_run_is_bounded() -> None:

@@ -36,6 +36,8 @@ FEWEST_ROWS = 8
 _BATCH = 16
 _COUNTED_BATCH = 4
 """All activations of a batch are in memory at once where they are counted."""
+_BATCH_BYTES = 2 << 20
+"""Of a batch's inputs: activations are many times larger, and nothing is fused while it calibrates."""
 _ENTROPY_BINS, _QUANTIZED_BINS = 512, 128
 """The library's 128 bins leave the entropy method nothing to choose; its search takes the square of them."""
 _PERCENTILE_BINS = 4096
@@ -61,7 +63,7 @@ def calibrated(path: Path, operators: Collection[str], method: str, folder: Path
     calibrator = _calibrator(path, operators, "minmax", folder)
     ranges: dict[str, Range] = {}
     for inputs in batches.said("calibrating"):
-        # One batch's ranges at a time: what the library merges hides NaN.
+        # One batch's ranges at a time: what the library merges may hide NaN.
         calibrator.calibrate_tensors_range = None
         with quiet(folder):
             calibrator.collect_data(_Once(inputs))
@@ -86,9 +88,11 @@ class _Batches:
     """Calibration inputs in batches, spread evenly over the samples when there are more than `most` rows."""
 
     def __init__(self, bench: Workbench, size: int, most: int) -> None:
-        self._bench, self._size = bench, size
         index = bench.samples.index
-        step = size if index.batched else 1
+        first = next(bench.samples.calibration(1), {})
+        row = sum(each.nbytes for each in first.values())
+        self._bench, self._size = bench, max(1, min(size, _BATCH_BYTES // max(1, row)))
+        step = self._size if index.batched else 1
         rows = [
             min(step, len(group.calibration) - start)
             for group in index.groups

@@ -28,10 +28,10 @@ from tensorquay_convert.optimize.passes.quantizable import (
     float_weights,
     ready,
     report_on,
-    saturates,
 )
 from tensorquay_convert.optimize.passes.quiet import quiet, workshop
 from tensorquay_convert.optimize.results import PassReport
+from tensorquay_convert.optimize.variants import saturates
 
 OPERATORS = ("MatMul", "Gemm", "Conv", "Attention", "LSTM", "Gather", "EmbedLayerNormalization")
 """What the library has dynamic forms of, as files call it; it makes a MatMul of a Gemm."""
@@ -105,18 +105,26 @@ class DynamicPlan:
         del self._model.graph.value_info[:]
         self._per_channel, self._reduce_range = per_channel, reduce_range
         weights = float_weights(self._model)
-        found, self._called = [], {}
+        found: list[Candidate] = []
+        kept: list[str] = []
+        self._called: dict[str, str] = {}
         for node in self._model.graph.node:
             operator = "Gemm" if node.name in gemms else node.op_type
             place = _WEIGHT.get(node.op_type)
             if operator not in operators or place is None or len(node.input) <= place:
                 continue
-            if node.input[place] in weights:
+            if node.input[place] not in weights:
+                continue
+            if node.op_type == "Attention" and not _plain_attention(node):
+                kept.append(node.name)
+            else:
                 self._called[node.name] = gemms.get(node.name, node.name)
                 found.append(Candidate(self._called[node.name], operator))
         self.candidates = tuple(found)
-        self.kept: tuple[str, ...] = ()
+        self.kept = tuple(kept)
         self.notes = notes
+        if kept:
+            self.notes += (f"{len(kept)} Attention stay in FP32: the library has no INT8 form of them",)
 
     def build(self, keep: Collection[str] = ()) -> Built:
         """See `Plan`."""
@@ -156,6 +164,12 @@ class DynamicPlan:
             for node in self._model.graph.node
             if node.name in wanted and left.get(node.name) != (node.op_type, tuple(node.input))
         )
+
+
+def _plain_attention(node: Any) -> bool:
+    """Whether the library's INT8 form does the same: it drops an attention bias, and leaves nodes with sizes alone."""
+    sized = any(each.name == "qkv_hidden_sizes" for each in node.attribute)
+    return not sized and not any(node.input[5:])
 
 
 class _DynamicInt8:

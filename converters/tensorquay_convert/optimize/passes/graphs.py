@@ -142,9 +142,9 @@ def try_out(path: Path, settings: Settings) -> None:
         lacking = _NO_KERNEL.search(exc.sentence)
         if lacking is None:
             raise Unsupported(f"the rewritten model is refused: {exc.sentence}") from exc
+        where = f" (node {onnx_graph.short(lacking[2])})" if lacking[2] else ""
         raise Unsupported(
-            f"ONNX Runtime has no code for {lacking[1]} with these types on provider {settings.provider}"
-            f" (node {onnx_graph.short(lacking[2])})"
+            f"ONNX Runtime has no code for {lacking[1]} with these types on provider {settings.provider}{where}"
         ) from exc
 
 

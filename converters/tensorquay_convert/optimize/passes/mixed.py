@@ -14,7 +14,7 @@ from tensorquay_convert.optimize import gate
 from tensorquay_convert.optimize.passes import graphs
 from tensorquay_convert.optimize.passes.api import Pass, Workbench
 from tensorquay_convert.optimize.passes.dynamic_int8 import DynamicRecipe
-from tensorquay_convert.optimize.passes.quantizable import Built, Plan, Recipe, finish, report_on
+from tensorquay_convert.optimize.passes.quantizable import Built, Plan, Recipe, finish, report_on, save_to_judge
 from tensorquay_convert.optimize.passes.quiet import workshop
 from tensorquay_convert.optimize.passes.sensitivity import Group, Judge, measured, stricter
 from tensorquay_convert.optimize.passes.static_int8 import StaticRecipe
@@ -59,7 +59,7 @@ class _Mixed:
                 for node in group.nodes
             ]
             if built is None:
-                why = "nothing was quantized: every node alone loses more than the gate allows"
+                why = "nothing was quantized: even the least sensitive node loses more than the gate allows"
                 return graphs.as_it_was(name, source, target, why, notes=plan.notes)
             finish(built, plan, target, bench)
         kept = [each.name for each in plan.candidates if each.name not in quantized]
@@ -96,7 +96,7 @@ class _Search:
         keep = {node.name for group in self._order[count:] for node in group.nodes}
         built = self._plan.build(keep)
         path = self._folder / "judged.onnx"
-        finish(built, self._plan, path, self._bench)
+        save_to_judge(built, self._plan, path)
         try:
             outputs = self._judge.agreement(path)
         except RuntimeFailed:

@@ -15,15 +15,13 @@ from tensorquay_convert.errors import Unsupported
 from tensorquay_convert.optimize import files
 from tensorquay_convert.optimize.passes import counts, graphs
 from tensorquay_convert.optimize.passes.api import Workbench
+from tensorquay_convert.optimize.passes.fold import fold_weights
 from tensorquay_convert.optimize.passes.prepared import prepared
 from tensorquay_convert.optimize.results import PassReport
 from tensorquay_convert.sources import onnx_graph, onnx_rules
 
 OLDEST_OPSET = 13
 """Scales per channel are there since operator set 13."""
-HAS_DOT_PRODUCT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimd", "sve"})
-"""CPU features with which sums of 8-bit products do not saturate; x86 without them adds pairs in 16 bits."""
-
 _COMPUTES_QUANTIZED = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv",
     "QLinearMatMul", "MatMulNBits", "MatMulBnb4", "MatMulInteger16", "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
@@ -95,6 +93,9 @@ def ready(
     notes += prepared(raised, folder / SHAPED, bench)
     opened = graphs.opened(folder / SHAPED)
     _constants_to_initializers(opened.model)
+    folded = fold_weights(opened.model)
+    if folded:
+        notes += (f"{folded} nodes that put weights together were computed once",)
     _name_nodes(opened.model)
     return opened, notes
 
@@ -198,6 +199,13 @@ def finish(built: Built, plan: Plan, target: Path, bench: Workbench) -> None:
     write(built.model, plan.opened, target, bench)
 
 
+def save_to_judge(built: Built, plan: Plan, path: Path) -> None:
+    """Write a quantized model with the interface of its source, untried; `built` stays as it is. Raises: OSError."""
+    model = copied(built.model)
+    graphs.restore(model, plan.opened)
+    files.save(model, path)
+
+
 def write(model: Any, opened: graphs.Opened, target: Path, bench: Workbench) -> None:
     """As `finish`."""
     # Shapes inside the graph, and the mark that they were inferred, were for the libraries; some are wrong by now.
@@ -224,11 +232,6 @@ def report_on(name: str, plan: Plan, built: Built, *, kept: Iterable[str] = ()) 
 def listed(found: Mapping[str, int]) -> str:
     """ "3 Conv, 1 Gemm": the most frequent first."""
     return counts.listed(dict(sorted(found.items(), key=lambda each: (-each[1], each[0]))))
-
-
-def saturates(features: Iterable[str]) -> bool:
-    """Whether 8-bit weights should keep to 7 bits on this CPU: see `HAS_DOT_PRODUCT`."""
-    return not HAS_DOT_PRODUCT & set(features)
 
 
 def checked(parameters: Mapping[str, Any], allowed: Mapping[str, Collection[Any] | type]) -> None:

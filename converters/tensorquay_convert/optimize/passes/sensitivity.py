@@ -5,26 +5,25 @@ Judged on calibration rows, never on those of the gate: a choice that was made b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from tensorquay_convert.optimize import files, gate
+from tensorquay_convert.optimize import gate
 from tensorquay_convert.optimize.agreement import Agreements
 from tensorquay_convert.optimize.goals import GateRules
 from tensorquay_convert.optimize.passes.api import Workbench
-from tensorquay_convert.optimize.passes.quantizable import Candidate, Plan
+from tensorquay_convert.optimize.passes.quantizable import Built, Candidate, Plan, save_to_judge
 from tensorquay_convert.optimize.results import OutputAgreement
 from tensorquay_convert.proof.runtime import Runtime, RuntimeFailed
 from tensorquay_convert.tensors import Arrays
 
 MOST_GROUPS = 48
 """Nodes are taken together beyond this many: neighbours in the graph, which mostly are of one layer."""
-_MOST_BATCHES = 4
-_MOST_BYTES = 256 << 20
-"""Of answers kept in memory."""
+_FEWEST_ROWS, _MOST_ROWS = 64, 256
+_BYTES = 16 << 20
+"""Inputs and answers beyond `_FEWEST_ROWS` rows."""
 _MEASURED = 2
 """Every second batch is enough to put nodes in order; the model that comes of it is judged on all."""
 WORST = 1.0
@@ -47,18 +46,31 @@ class Judge:
     def __init__(self, bench: Workbench) -> None:
         """Runs the baseline. Raises: RuntimeFailed."""
         self._batched = bench.samples.index.batched
-        size = gate.BATCH if self._batched else 1
-        batches = list(_spread(bench, size))
-        baseline = Runtime(bench.baseline)
+        self._baseline = Runtime(bench.baseline)
         self._asked: list[tuple[Arrays, Arrays]] = []
-        held = 0
-        for inputs in batches:
-            answers = baseline.run(inputs)
-            held += sum(each.nbytes for each in answers.values())
-            if self._asked and held > _MOST_BYTES:
-                break
-            self._asked.append((inputs, answers))
-        self._bfloat16 = tuple(name for name in baseline.outputs if baseline.is_bfloat16(name))
+        self._ask(bench, 1)
+        size = sum(each.nbytes for part in self._asked for arrays in part for each in arrays.values())
+        # Rows of small answers cost little, and a share of changed answers needs many.
+        rows = min(_MOST_ROWS, max(_FEWEST_ROWS, _BYTES * self._rows() // max(1, size)))
+        self._ask(bench, rows)
+        self._bfloat16 = tuple(name for name in self._baseline.outputs if self._baseline.is_bfloat16(name))
+
+    def _ask(self, bench: Workbench, rows: int) -> None:
+        """Keep the baseline's answers to about as many calibration rows, from all over them: all lengths have a say."""
+        index = bench.samples.index
+        step = gate.BATCH if index.batched else 1
+        count = sum(-(-len(group.calibration) // step) for group in index.groups)
+        wanted = min(count, -(-rows // step))
+        picked = {place * count // wanted for place in range(wanted)} if wanted else set()
+        self._asked = [
+            (inputs, self._baseline.run(inputs))
+            for place, inputs in enumerate(bench.samples.calibration(step))
+            if place in picked
+        ]
+
+    def _rows(self) -> int:
+        """Of the first batch."""
+        return len(next(iter(self._asked[0][0].values()))) if self._batched and self._asked else 1
 
     def agreement(self, path: Path, *, every: int = 1) -> tuple[OutputAgreement, ...]:
         """How the outputs of the model at `path` agree with the baseline's. Raises: RuntimeFailed.
@@ -70,18 +82,6 @@ class Judge:
         for inputs, expected in self._asked[::every]:
             found.add(expected, model.run(inputs))
         return found.results()
-
-
-def _spread(bench: Workbench, size: int) -> Iterable[Arrays]:
-    """A few batches from all over the calibration rows, so that every length has its say."""
-    step = size if bench.samples.index.batched else 1
-    count = sum(-(-len(group.calibration) // step) for group in bench.samples.index.groups)
-    most = _MOST_BATCHES * gate.BATCH // step
-    wanted = min(count, most)
-    picked = {place * count // wanted for place in range(wanted)} if wanted else set()
-    for place, inputs in enumerate(bench.samples.calibration(size)):
-        if place in picked:
-            yield inputs
 
 
 def loss_of(outputs: Sequence[OutputAgreement]) -> float:
@@ -110,7 +110,7 @@ def measured(plan: Plan, judge: Judge, folder: Path, bench: Workbench) -> tuple[
         done += len(nodes)
         bench.say(f"measuring sensitivity, node {done} of {total}")
         keep = names - {each.name for each in nodes}
-        found.append(Group(nodes, _loss(plan.build(keep).model, judge, folder)))
+        found.append(Group(nodes, _loss(plan.build(keep), plan, judge, folder)))
     return tuple(found)
 
 
@@ -121,9 +121,9 @@ def grouped(candidates: Sequence[Candidate]) -> tuple[tuple[Candidate, ...], ...
     return tuple(tuple(candidates[start:stop]) for start, stop in pairwise(edges))
 
 
-def _loss(model: Any, judge: Judge, folder: Path) -> float:
+def _loss(built: Built, plan: Plan, judge: Judge, folder: Path) -> float:
     path = folder / "alone.onnx"
-    files.save(model, path)
+    save_to_judge(built, plan, path)
     try:
         return loss_of(judge.agreement(path, every=_MEASURED))
     except RuntimeFailed:

@@ -34,10 +34,10 @@ from tensorquay_convert.optimize.passes.quantizable import (
     listed,
     ready,
     report_on,
-    saturates,
 )
 from tensorquay_convert.optimize.passes.quiet import quiet, workshop
 from tensorquay_convert.optimize.results import PassReport
+from tensorquay_convert.optimize.variants import saturates
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _LOOKED_UP = "Gather"
