@@ -16,12 +16,13 @@ TORCH_FLAGS ?=
 # constraints.txt pins every package, so two machines install the same.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help serve test test-full lint check frameworks bench bench-doors bench-imports bench-optimize fuzz lock clean
+.PHONY: help serve test test-full test-container lint check frameworks bench bench-doors bench-imports bench-optimize fuzz lock clean
 
 help:
 	@echo "make serve      install what serving needs and serve $(REPO) (ARGS='--http-port=9000' adds flags)"
 	@echo "make test       install everything and run every check and test"
 	@echo "make test-full  as test; also what takes long"
+	@echo "make test-container  build the image and run it as containers (Linux, root; installs buildah and podman on Debian)"
 	@echo "make lint       ruff, mypy, import contracts only"
 	@echo "make bench      measure served against raw throughput (tests/bench; bench-doors: server CPU per request"
 	@echo "                over HTTP and gRPC, loaded by wrk and h2load; bench-imports: time and memory of imports;"
@@ -88,10 +89,15 @@ test: lint $(FRAMEWORKS)/.ready
 	$(FRAMEWORKS)/$(subst $(VENV)/,,$(PYTEST)) -m 'frameworks and not long' $(IMPORTED) $(ARGS)
 
 test-full: lint $(FRAMEWORKS)/.ready
-	$(PYTEST) -m 'not frameworks' $(ARGS)
-	$(REFERENCE) $(PYTEST) -m 'not frameworks' tests/conformance tests/fault $(ARGS)
-	$(FRONTENDS) $(PYTEST) -m 'not frameworks' tests/conformance $(ARGS)
+	$(PYTEST) -m 'not frameworks and not container' $(ARGS)
+	$(REFERENCE) $(PYTEST) -m 'not frameworks and not container' tests/conformance tests/fault $(ARGS)
+	$(FRONTENDS) $(PYTEST) -m 'not frameworks and not container' tests/conformance $(ARGS)
 	$(FRAMEWORKS)/$(subst $(VENV)/,,$(PYTEST)) -m frameworks $(IMPORTED) $(ARGS)
+
+# Tools come from Debian where that may be; without them the tests say so and are skipped.
+test-container: $(VENV)/.dev
+	tests/container/install_tools.sh
+	$(BIN)/pytest --quiet -m container tests/container -rs -s $(ARGS)
 
 check: $(VENV)/.serve
 	$(BIN)/tensorquay check $(REPO)
@@ -121,4 +127,4 @@ lock:
 		--upgrade pyproject.toml --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) $(FRAMEWORKS) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(FRAMEWORKS) .container .mypy_cache .ruff_cache .pytest_cache .hypothesis

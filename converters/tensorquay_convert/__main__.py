@@ -18,8 +18,8 @@ def main() -> int:
     """Run the command line and return its exit code."""
     name, *arguments = sys.argv[1:] or [""]
     if name not in _COMMANDS:
-        # NOTE(how the server still asks for imports)
-        name, arguments = "import", sys.argv[1:]
+        click.echo(f"expected one of {', '.join(_COMMANDS)}, got '{name[:64]}'", err=True)
+        return 2
     module, attribute = _COMMANDS[name]
     command: click.Command = getattr(import_module(module), attribute)
     try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tensorquay.config.advice import follow
 from tensorquay.config.effective import effective, signature
 from tensorquay.config.model import (
     AllVersions,
@@ -277,3 +278,18 @@ def test_any_toml_is_read_or_refused(entries: list[tuple[str, int, Any]]) -> Non
         lines.append((f"{key} = {text}", f"[{key}]", f"[[{key}]]", f"[{key}.{key}]\n{key} = {text}")[form])
     with suppress(ConfigRefused):
         parse_toml("\n".join(lines))
+
+
+@given(executions(set()), executions(set()), st.booleans())
+def test_advice_never_replaces_what_a_configuration_says(given: Any, advice: Any, placed: bool) -> None:
+    followed, changed = follow(given, advice, placed=placed)
+    plain = ExecutionConfig()
+    for each in fields(plain):
+        before, after = getattr(given, each.name), getattr(followed, each.name)
+        assert (before == after) or each.name in changed
+        if each.name == "session_options":
+            assert before.items() <= after.items()
+        elif before != getattr(plain, each.name):
+            assert after == before
+    again, changed = follow(followed, advice, placed=True)
+    assert (again, changed) == (followed, frozenset())

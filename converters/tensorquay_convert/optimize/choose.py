@@ -12,7 +12,7 @@ the faster. So the same model measured twice does not get INT8 once and a fused 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from tensorquay_convert.optimize.goals import Goals, Objective
@@ -110,18 +110,23 @@ def verdict(trial: Trial, noise: Sequence[Timing], objective: Objective) -> tupl
     return _faster(counted, noise, objective)
 
 
-def choose(trials: Sequence[Trial], noise: Sequence[Timing], goals: Goals) -> tuple[tuple[Trial, ...], str]:
+def choose(
+    trials: Sequence[Trial], noise: Sequence[Timing], goals: Goals, *, among: Collection[str] | None = None
+) -> tuple[tuple[Trial, ...], str]:
     """The trials with their final verdicts and scores, in their order, and the winner's name; empty when none wins.
 
     Args:
         trials: those about the baseline itself are returned as they are and never win.
         noise: the baseline against itself at every point; without it nothing wins.
+        among: names of the variants that may win (whose files there still are); None: all.
     """
     decided = [_decided(each, noise, goals.objective) for each in trials]
     able = [
         number
         for number, each in enumerate(decided)
-        if each.verdict is Verdict.PASSED and each.variant.family is not Family.BASELINE
+        if each.verdict is Verdict.PASSED
+        and each.variant.family is not Family.BASELINE
+        and (among is None or each.variant.name in among)
     ]
     if not able:
         return tuple(decided), ""

@@ -50,6 +50,7 @@ _SITTING_S = (0.3, 1.5)
 _LEAST_JOB_S = 120.0
 """What a job may take at least, however little of the budget is left: a killed one has told nothing."""
 
+_NOT_REAL = "accuracy was not judged on real data"
 _SHARES = {"prepare": (0.0, 0.05), "baseline": (0.05, 0.05), "try": (0.1, 0.7), "confirm": (0.8, 0.15)}
 """Where each step begins on the bar, and how much of it it takes; the rest is for report and publishing."""
 
@@ -116,11 +117,12 @@ class Conductor:
         noise = self._noise(order, reference, settings)
         self._known[jobs.key_of(reference.digest, settings)] = "the model as it is"
         runs = self._rounds(order, prepared, reference, noise, settings)
-        self._finals(order, runs, reference, settings)
+        self._finals(order, self._finalists(runs, noise), reference, settings)
         for run in runs:
             if run.trial.score is not None:
                 self._scored(run, reference.points, noise, prepared.subject.bytes)
-        trials, winner = choose.choose([each.trial for each in runs], noise, self._goals)
+        there = {each.trial.variant.name for each in runs if each.file is not None}
+        trials, winner = choose.choose([each.trial for each in runs], noise, self._goals, among=there)
         won = next((each for each in runs if each.trial.variant.name == winner), None)
         outcome = Outcome(
             subject=prepared.subject,
@@ -173,7 +175,7 @@ class Conductor:
                     runs.append(_Run(Trial(variant, Verdict.NOT_TRIED, reason)))
                 else:
                     runs.append(self._try(order, prepared, reference, noise, settings, variant, runs))
-                    _keep_the_best(runs)
+                    self._keep_the_best(runs, noise)
                 self._done += 1
         return runs
 
@@ -240,11 +242,25 @@ class Conductor:
 
     # -- finals
 
-    def _finals(self, order: Ordered, runs: Sequence[_Run], reference: Reference, settings: Settings) -> None:
+    def _finalists(self, runs: Sequence[_Run], noise: tuple[Timing, ...]) -> list[_Run]:
+        """Who may still win: the one that would win now, which may change less than a faster one, and the fastest."""
+        _, winner = choose.choose([each.trial for each in runs], noise, self._goals)
+        promising = [
+            each for each in runs if each.file is not None and _passed(each.trial) and (each.trial.score or 0.0) > 1.0
+        ]
+        promising.sort(key=lambda each: (each.trial.variant.name != winner, -(each.trial.score or 0.0)))
+        return promising[:_FINALISTS]
+
+    def _keep_the_best(self, runs: Sequence[_Run], noise: tuple[Timing, ...]) -> None:
+        """Remove the files of variants that cannot be finalists any more."""
+        finalists = self._finalists(runs, noise)
+        for run in runs:
+            if run.folder is not None and run not in finalists:
+                shutil.rmtree(run.folder, ignore_errors=True)
+                run.folder = run.file = None
+
+    def _finals(self, order: Ordered, finalists: Sequence[_Run], reference: Reference, settings: Settings) -> None:
         """Time the best few again, each in fresh processes: what won by luck once does not win three times."""
-        promising = [each for each in runs if _passed(each.trial) and (each.trial.score or 0.0) > 1.0 and each.file]
-        promising.sort(key=lambda each: each.trial.score or 0.0, reverse=True)
-        finalists = promising[:_FINALISTS]
         for number in range(_FINAL_SITTINGS):
             for place, run in enumerate(finalists):
                 assert run.file is not None
@@ -304,19 +320,6 @@ def _passed(trial: Trial) -> bool:
     return trial.judgement is not None and trial.judgement.passed and trial.score is not None
 
 
-def _keep_the_best(runs: Sequence[_Run]) -> None:
-    """Remove the files of variants that cannot be finalists any more."""
-    promising = sorted(
-        (each for each in runs if each.folder is not None and _passed(each.trial)),
-        key=lambda each: each.trial.score or 0.0,
-        reverse=True,
-    )
-    for run in runs:
-        if run.folder is not None and run not in promising[:_FINALISTS]:
-            shutil.rmtree(run.folder, ignore_errors=True)
-            run.folder = run.file = None
-
-
 def _as_it_is(prepared: Prepared, reference: Reference, noise: tuple[Timing, ...], settings: Settings) -> Trial:
     """The model itself as the first row of every table."""
     variant = Variant("as it is", Family.BASELINE, (), settings)
@@ -337,6 +340,6 @@ def _sentence(trials: Sequence[Trial], winner: str) -> str:
 
 def _warnings(prepared: Prepared, reference: Reference) -> tuple[str, ...]:
     found = []
-    if not prepared.data.real:
-        found.append("accuracy was not judged on real data: give some with --data, and labels with --labels")
+    if not prepared.data.real and not any(each.startswith(_NOT_REAL) for each in prepared.data.notes):
+        found.append(f"{_NOT_REAL}: give some with --data, and labels with --labels")
     return tuple(dict.fromkeys((*found, *prepared.subject.notes, *prepared.data.notes, *reference.notes)))

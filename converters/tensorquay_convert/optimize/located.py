@@ -38,13 +38,13 @@ def locate(text: str, repository: Path, version: int | None = None) -> Located:
         version: which one; None: the highest.
     Raises: BadSource saying what was looked for, where, and what is there.
     """
+    if is_model_name(text) and (repository / text).is_dir():
+        return _in_model(repository / text, text, version)
     name, colon, number = text.rpartition(":")
     if colon and number.isascii() and number.isdigit() and not Path(text).exists():
         if version is not None and version != int(number):
             raise BadSource(f"'{text}' names version {int(number)} and --version says {version}: which one?")
         return locate(name, repository, int(number))
-    if is_model_name(text) and (repository / text).is_dir():
-        return _in_model(repository / text, text, version)
     path = Path(text)
     if text and path.is_dir():
         return _in_folder(path, version)

@@ -26,7 +26,7 @@ def follow(given: ExecutionConfig, advice: ExecutionConfig, *, placed: bool) -> 
         mine, other = getattr(given, name), getattr(advice, name)
         if mine == getattr(plain, name) != other:
             taken[name] = other
-    if advice.providers and not placed:
+    if advice.providers and not given.providers and not placed:
         taken["providers"] = advice.providers
     if not advice.session_options.keys() <= given.session_options.keys():
         taken["session_options"] = {**advice.session_options, **given.session_options}

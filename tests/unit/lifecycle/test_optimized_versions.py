@@ -71,7 +71,8 @@ async def test_on_another_machine_it_says_so_once_and_applies_nothing(
     assert note == (
         "this version was optimised on Test CPU 1 and may not be the fastest here: the processor here, Test CPU 2, has "
         "no avx512_vnni; the processor here, Test CPU 2, has amx_int8, which that one had not; ONNX Runtime is 1.30.0 "
-        "here and was 1.31.0 there; its settings are not applied; to optimise it for this machine: tensorquay optimize m"
+        "here and was 1.31.0 there; its settings are not applied; to optimise it for this machine: "
+        "tensorquay optimize m"
     )
     assert loaded.properties["notes"] == note
     assert loaded.properties["optimized"], "what it is, it is here too"

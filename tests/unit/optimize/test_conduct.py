@@ -274,3 +274,12 @@ def test_accuracy_that_was_not_judged_on_real_data_is_said_plainly(conduct: Cond
 def test_size_wants_fewer_bytes(conduct: Conduct) -> None:
     found, _ = conduct(Workers({"weights in 4 bits": 1.0}), objective=Objective.SIZE, **LONG)
     assert found.outcome.winner == "weights in 4 bits"
+
+
+def test_whoever_wins_among_equals_has_its_file_still(conduct: Conduct) -> None:
+    equal = ["static int8, minmax", "static int8, entropy", "static int8, percentile", DYNAMIC, "fused by onnxscript",
+             "dynamic int8, per tensor", "weights in 8 bits", "simplified"]  # fmt: skip
+    found, _ = conduct(Workers({name: 1.5 + place / 10_000 for place, name in enumerate(equal)}), **LONG)
+    assert found.winner is not None
+    assert found.winner.read_bytes() == found.outcome.winner.encode()
+    assert found.outcome.winner == "simplified", "what changes the model least"

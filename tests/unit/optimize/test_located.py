@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tensorquay_convert.errors import BadSource
 from tensorquay_convert.optimize.located import locate
 

@@ -61,6 +61,9 @@ def calibrated(path: Path, operators: Collection[str], method: str, folder: Path
             remedy="give more rows with --data",
         )
     calibrator = _calibrator(path, operators, "minmax", folder)
+    # In the graph's order, so that the first value that is wrong is named, and not what came of it.
+    made = [name for node in calibrator.model.graph.node for name in node.output]
+    places = {name: place for place, name in enumerate([*(each.name for each in calibrator.model.graph.input), *made])}
     ranges: dict[str, Range] = {}
     for inputs in batches.said("calibrating"):
         # One batch's ranges at a time: what the library merges may hide NaN.
@@ -68,8 +71,8 @@ def calibrated(path: Path, operators: Collection[str], method: str, folder: Path
         with quiet(folder):
             calibrator.collect_data(_Once(inputs))
             found = calibrator.compute_data()
-        for name, each in found.items():
-            low, high = (float(np.asarray(bound).reshape(-1)[0]) for bound in each.range_value)
+        for name in sorted(found.keys(), key=lambda each: places[each]):
+            low, high = (float(np.asarray(bound).reshape(-1)[0]) for bound in found[name].range_value)
             ranges[name] = _merged(name, ranges.get(name), low, high)
     del calibrator
     _check(ranges)
