@@ -94,8 +94,12 @@ test-full: lint $(FRAMEWORKS)/.ready
 	$(FRONTENDS) $(PYTEST) -m 'not frameworks and not container' tests/conformance $(ARGS)
 	$(FRAMEWORKS)/$(subst $(VENV)/,,$(PYTEST)) -m frameworks $(IMPORTED) $(ARGS)
 
+$(VENV)/.container: $(VENV)/.dev
+	$(INSTALL) '.[cpu,dev,container]'
+	@touch $@
+
 # Tools come from Debian where that may be; without them the tests say so and are skipped.
-test-container: $(VENV)/.dev
+test-container: $(VENV)/.container
 	tests/container/install_tools.sh
 	$(BIN)/pytest --quiet -m container tests/container -rs -s $(ARGS)
 
@@ -123,7 +127,7 @@ fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m tests.fuzz --seconds=$(SECONDS) $(ARGS)
 
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --extra cpu --extra dev --extra fuzz --no-header --no-annotate \
+	uv pip compile --quiet --universal --python-version 3.11 --extra cpu --extra dev --extra fuzz --extra container --no-header --no-annotate \
 		--upgrade pyproject.toml --output-file constraints.txt
 
 clean:

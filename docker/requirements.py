@@ -1,6 +1,6 @@
 """Prints what the named extras of pyproject.toml need, without Tensorquay itself: images install that first.
 
-So a layer with the dependencies depends on pyproject.toml and the pins only, and a change of code does not make it again.
+So the layer with the dependencies depends on pyproject.toml and the pins only; a change of code leaves it as it is.
 Run by the Dockerfiles in the repository's root: python3 docker/requirements.py cpu
 """
 

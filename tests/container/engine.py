@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -55,7 +56,7 @@ class Engine:
             '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
             '[containers]\ndefault_ulimits = ["nofile=10000:10000", "nproc=4096:4096"]\n'
         )
-        self._environment = {**os.environ, "CONTAINERS_CONF": str(settings)}
+        self.environment = {"CONTAINERS_CONF": str(settings)}
         self._storage = [f"--storage-driver={self._driver()}", f"--root={STORE}/storage", f"--runroot={STORE}/state"]
 
     def podman(self, *arguments: str, check: bool = True, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
@@ -68,9 +69,17 @@ class Engine:
         Returns: the tag.
         """
         self._make_base(_base_of(ROOT / "docker" / dockerfile))
-        command = ["bud", "--isolation=chroot", "--pull-never", "--format=docker", "--layers", *self._pip_settings()]
-        self._call("buildah", *command, *arguments, f"--file=docker/{dockerfile}", f"--tag={tag}", ".", timeout_s=1500)
+        named = (f"--file=docker/{dockerfile}", f"--tag={tag}")
+        self._call("buildah", *self.build_options(), *arguments, *named, ".", timeout_s=1500)
         return tag
+
+    def build_options(self) -> list[str]:
+        """What makes of `buildah` a `docker build` that needs no daemon and no registry."""
+        return ["bud", "--isolation=chroot", "--pull-never", "--format=docker", "--layers", *self._pip_settings()]
+
+    def spelled(self, tool: str) -> str:
+        """`tool` with its storage, for a shell."""
+        return shlex.join([tool, *self._storage])
 
     def image(self, name: str) -> dict[str, Any]:
         """What the engine knows of an image."""
@@ -92,7 +101,7 @@ class Engine:
         done = subprocess.run(
             [tool, *self._storage, *arguments],
             cwd=ROOT,
-            env=self._environment,
+            env={**os.environ, **self.environment},
             capture_output=True,
             text=True,
             errors="replace",

@@ -64,12 +64,16 @@ def test_an_unreadable_model(engine: Engine, image: str, repo: Repo) -> None:
     assert "tensorquay: model 'closed': cannot read 'model.onnx': Permission denied\n" in told
 
 
-def test_an_empty_repository_is_served_with_a_warning_unless_something_is_asked_for(
-    engine: Engine, image: str, tmp_path: Path, repo: Repo
-) -> None:
-    empty = f"--volume={repo.root}:/models:ro"
-    told = ends(engine, image, "serve", "--model-control-mode=explicit", "--load-model=wanted", options=[empty])
-    assert "wanted" in told
+def test_an_empty_repository(engine: Engine, image: str, repo: Repo) -> None:
+    told = ends(engine, image, options=[f"--volume={repo.root}:/models:ro"])
+    assert "no models found in '/models'; a model is /models/NAME/1/model.onnx" in told
+
+
+def test_a_model_that_is_not_there(engine: Engine, image: str) -> None:
+    flags = ("--model-control-mode=explicit", "--load-model=wanted")
+    code, told = engine.once(image, "serve", *flags, options=[*LOCKED_DOWN, SHIPPED])
+    assert code == 1
+    assert "there is no folder 'wanted' in the model repository" in told
 
 
 @pytest.mark.parametrize("which", ["HTTP", "GRPC", "METRICS"])

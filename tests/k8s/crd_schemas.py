@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-
 from tests.k8s.rendering import Manifest, documents
 
 Schema = dict[str, Any]
@@ -47,24 +46,34 @@ def _resource(api: str, kind: str, spec: Schema) -> Schema:
 
 
 _ALERT = _object(
-    {"alert": {"type": "string", "pattern": "^Tensorquay[A-Z]"}, "expr": _TEXT, "labels": _TEXTS, "annotations": _TEXTS},
+    {
+        "alert": {"type": "string", "pattern": "^Tensorquay[A-Z]"},
+        "expr": _TEXT,
+        "labels": _TEXTS,
+        "annotations": _TEXTS,
+    },
     **{"for": _DURATION},
 )
 _ENDPOINT = _object({"port": _TEXT}, path=_TEXT, interval=_DURATION, scrapeTimeout=_DURATION)
 _TRIGGER = _object(
     {
         "type": {"const": "prometheus"},
-        "metadata": _object({"serverAddress": {"type": "string", "pattern": "^https?://"}, "query": _TEXT, "threshold": _TEXT}),
+        "metadata": _object(
+            {"serverAddress": {"type": "string", "pattern": "^https?://"}, "query": _TEXT, "threshold": _TEXT}
+        ),
     },
     name=_TEXT,
     metricType={"enum": ["AverageValue", "Value"]},
-)  # fmt: skip
+)
 _FORMAT = _object({"name": _TEXT}, version=_TEXT, autoSelect=_FLAG, priority=_COUNT)
 _MODEL = _object(
-    {"modelFormat": _object({"name": _TEXT}, version=_TEXT), "storageUri": {"type": "string", "pattern": "^[a-z0-9]+://"}},
+    {
+        "modelFormat": _object({"name": _TEXT}, version=_TEXT),
+        "storageUri": {"type": "string", "pattern": "^[a-z0-9]+://"},
+    },
     runtime=_TEXT,
     protocolVersion={"enum": ["v1", "v2", "grpc-v1", "grpc-v2"]},
-)  # fmt: skip
+)
 
 OURS: dict[str, Schema] = {
     "ServiceMonitor": _resource(

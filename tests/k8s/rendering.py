@@ -52,7 +52,7 @@ class _OnceOnly(yaml.SafeLoader):
 
 def documents(text: str) -> list[Manifest]:
     """The YAML documents in `text` that are not empty."""
-    return [each for each in yaml.load_all(text, _OnceOnly) if each]  # noqa: S506 - a SafeLoader
+    return [each for each in yaml.load_all(text, _OnceOnly) if each]
 
 
 def kustomize() -> list[str]:
@@ -114,7 +114,7 @@ def component_file(name: str) -> Manifest:
 
 
 def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
-    """Name and pod specification of everything that runs containers. A KServe runtime is one but for the pod's own settings."""
+    """Name and pod specification of everything that runs containers; of a KServe runtime, as much as it has of one."""
     for each in manifests:
         if each["kind"] == "Deployment":
             yield each["metadata"]["name"], each["spec"]["template"]["spec"]

@@ -1,8 +1,11 @@
 """How much a variant's outputs agree with the baseline's: summed up batch by batch, in bounded memory. Pure.
 
 A row is what belongs to one sample: an entry of the first axis, or the whole output of a model without a batch axis.
-Cosines are of rows. An output "looks like class scores" when its rows hold at least two entries along one axis (or
-along two, one score per class and token) and
+Cosines are of rows. Positions of a sequence that a mask marks as padding are compared in no way: what a model answers
+there means nothing, and differs most.
+
+An output "looks like class scores" when its rows hold at least two entries along one axis (or along two, one score per
+class and token) and
 
 * its name says so (logits, probabilities, scores, …), or its rows are probabilities: not negative, summing to 1;
 * or, for rows of one axis, nothing speaks against it: neither its name (embedding, hidden state, box, …) nor rows of
@@ -42,14 +45,17 @@ class Agreements:
         self._batched, self._bfloat16 = batched, frozenset(bfloat16)
         self._outputs: dict[str, _Agreement] = {}
 
-    def add(self, expected: Arrays, got: Arrays) -> None:
-        """The baseline's and the variant's outputs for the same inputs. A missing or additional one is a problem."""
+    def add(self, expected: Arrays, got: Arrays, content: Arrays | None = None) -> None:
+        """The baseline's and the variant's outputs for the same inputs. A missing or additional one is a problem.
+
+        Args: content: by output, which positions of its second axis mean something, bool [rows, length].
+        """
         for name in [*expected, *(each for each in got if each not in expected)]:
             known = self._outputs.get(name)
             if known is None:
                 known = _Agreement(name, batched=self._batched, bfloat16=name in self._bfloat16)
                 self._outputs[name] = known
-            known.add(expected.get(name), got.get(name))
+            known.add(expected.get(name), got.get(name), None if content is None else content.get(name))
 
     @property
     def broken(self) -> bool:
@@ -77,8 +83,8 @@ class _Agreement:
         self._entries = self._nonfinite = 0
         self._same = self._asked = 0
 
-    def add(self, expected: Array | None, got: Array | None) -> None:
-        """The same rows of both; None where that side gives no such output."""
+    def add(self, expected: Array | None, got: Array | None, content: Array | None = None) -> None:
+        """The same rows of both; None where that side gives no such output. `content`: see `Agreements.add`."""
         self._problem = self._problem or _difference(self._name, expected, got)
         if self._problem or expected is None or got is None or not expected.size:
             return
@@ -88,12 +94,15 @@ class _Agreement:
             return
         self._floats = bool(self._dtype) or expected.dtype.kind == "f"
         left, right = self._rows(expected), self._rows(got)
+        told = _told(left, content, expected.shape)
         for part in _chunks(left):
             if not self._floats:
                 # Before they become floats, which do not hold all of int64.
-                self._same += int((left[part] == right[part]).sum())
-                self._asked += left[part].size
-            self._add(as_numbers(left[part], self._dtype), as_numbers(right[part], self._dtype), expected.shape)
+                self._same += int(((left[part] == right[part]) & told[part]).sum())
+                self._asked += int(told[part].sum())
+            # What is not a number in the baseline is compared with nothing.
+            known = np.where(told[part], as_numbers(left[part], self._dtype), np.nan)
+            self._add(known, as_numbers(right[part], self._dtype), expected.shape)
 
     @property
     def broken(self) -> bool:
@@ -219,6 +228,13 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Without the leading axes of 1 that a model for single requests has."""
     first = next((axis for axis, size in enumerate(shape) if size != 1), len(shape))
     return shape[first:]
+
+
+def _told(rows: Array, content: Array | None, shape: tuple[int, ...]) -> Array:
+    """Which entries of `rows` are compared, bool of their shape."""
+    if content is None or content.shape != shape[:2] or not content.size:
+        return np.broadcast_to(np.True_, rows.shape)
+    return np.repeat(content, rows.shape[1] // content.shape[1], axis=1)
 
 
 def _chunks(rows: Array) -> Iterator[slice]:

@@ -136,7 +136,7 @@ def judge(variant: Opened, samples: Samples, folder: Path, rules: GateRules, say
     for number, inputs in enumerate(islice(samples.judging(kept.batch), 0, None, kept.step)):
         say(f"judging, {number + 1} of {len(picked)}")
         expected, got = _load(folder, number, kept), variant.run(inputs)
-        agreements.add(expected, got)
+        agreements.add(expected, got, samples.index.content(inputs))
         start, end = picked[number]
         rows += end - start
         if agreements.broken:

@@ -34,7 +34,7 @@ from tensorquay_convert.optimize.subject import (
 from tensorquay_convert.proof.inputs import Drawn, draw
 from tensorquay_convert.proof.runtime import Runtime, RuntimeFailed
 from tensorquay_convert.proof.sizes import elements
-from tensorquay_convert.tensors import BATCH, Array, Arrays
+from tensorquay_convert.tensors import BATCH, Array, Arrays, Interface, Meaning
 
 NOT_JUDGED = "accuracy was not judged on real data: the samples are drawn; give your own with --data"
 MOST_FILES = 10_000
@@ -81,7 +81,8 @@ def prepare(
         index = _write(folder, material, to, real=bool(read), seed=goals.seed)
         say("trying the model at every point")
         chosen, notes = _points(opened.runtime, Samples(folder), material, goals)
-        write_index(folder, replace(index, points=chosen))
+        padded = padded_outputs(opened.interface) if index.batched else {}
+        write_index(folder, replace(index, points=chosen, padded=padded))
     except OSError as exc:
         raise CommandFailed(
             f"the samples cannot be written to '{folder}': {exc.strerror or exc}", remedy="free some space there"
@@ -92,9 +93,29 @@ def prepare(
         judging=sum(len(each.judging) for each in index.groups),
         labels=material.labels is not None,
         points=chosen,
-        notes=(*material.notes, *notes),
+        notes=(*material.notes, *notes, *_said(padded)),
     )
     return describe(opened, name, stacked), facts
+
+
+def padded_outputs(interface: Interface) -> dict[str, str]:
+    """Outputs with an entry for each position of a sequence, to the mask that tells content from padding.
+
+    Its first two axes are the mask's, by name; with more than one mask (an encoder's and a decoder's) the axes tell
+    which, and where they do not, none is taken.
+    """
+    masks = [spec for spec in interface.inputs if spec.values.meaning is Meaning.MASK and len(spec.shape or ()) == 2]
+    found = {}
+    for output in interface.outputs:
+        fitting = [mask.name for mask in masks if mask.shape == (output.shape or ())[:2] and mask.dynamic[1:]]
+        if len(fitting) == 1:
+            found[output.name] = fitting[0]
+    return found
+
+
+def _said(padded: Mapping[str, str]) -> Iterator[str]:
+    for output, mask in padded.items():
+        yield f"output '{output}': positions that '{mask}' marks as padding are not compared"
 
 
 def _hints(opened: Opened, read: Sequence[files.Read], goals: Goals) -> Iterator[Mapping[str, int]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +48,21 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """The whole of `index.json`. `batched`: rows of a group may be stacked on the first axis."""
+    """The whole of `index.json`. `batched`: rows of a group may be stacked on the first axis.
+
+    `padded`: outputs with an entry for each position of a sequence, to the mask input that tells content from padding.
+    """
 
     groups: tuple[Group, ...]
     points: tuple[Point, ...]
     batched: bool
     real: bool
     seed: int
+    padded: Mapping[str, str] = field(default_factory=dict)
+
+    def content(self, inputs: Arrays) -> dict[str, Array]:
+        """For outputs that have padding: which positions are content, bool [rows, length]."""
+        return {output: inputs[mask] != 0 for output, mask in self.padded.items() if mask in inputs}
 
 
 class Samples:

@@ -33,6 +33,8 @@ from tensorquay_convert.optimize.results import NodeSensitivity, PassReport, Poi
 from tensorquay_convert.optimize.samples import Samples
 from tensorquay_convert.optimize.session import Opened, open_session
 
+_MIXED_SHARE = 1 / 5
+"""Of the time budget, for a pass that builds and judges many models."""
 _SLOW_SHARE = 1 / 150
 """A point is left out when one run of the baseline takes more than this share of the time budget."""
 
@@ -109,11 +111,13 @@ def _trial(job: TrialJob, say: Say) -> Tried:
     tried = replace(tried, judgement=judgement, nodes=variant.nodes)
     baseline = open_session(job.model, job.baseline_settings)
     sittings: list[Sitting] = []
-    for number, point in enumerate(_in_order(job), start=1):
-        say(f"timing it, {point.name}, {number} of {len(job.points)}")
+    # What fails the gate cannot win: whether mixed precision is worth its time shows at the cheapest point.
+    points = _in_order(job) if judgement.passed else job.points[:1]
+    for number, point in enumerate(points, start=1):
+        say(f"timing it, {point.name}, {number} of {len(points)}")
         sittings.append(_sit(baseline, variant, samples, point, job.seconds, job.goals.seed))
         so_far = [measure.timing([each]) for each in sittings]
-        left = len(job.points) - number
+        left = len(points) - number
         if left and not choose.can_still_win(so_far, job.to_beat, job.noise, job.goals.objective):
             return replace(tried, sittings=tuple(sittings), cut=True)
     return replace(tried, sittings=tuple(sittings))
@@ -139,6 +143,7 @@ def _made(job: TrialJob, say: Say) -> tuple[Path, tuple[PassReport, ...], tuple[
         settings=job.variant.settings,
         seed=job.goals.seed,
         say=say,
+        patience_s=job.goals.time_budget_s * _MIXED_SHARE,
         features=tuple(provenance.processor()[1]),
     )
     source, reports = job.model, []

@@ -37,13 +37,11 @@ def refuse_model_folder(repository: Path) -> None:
             raise click.ClickException(f"'{repository}' is a model's folder, not a repository of models: {remedy}")
 
 
-def warn_of_nothing(repository: Path, command: str) -> None:
-    """Tell on standard error when nothing in `repository` can be a model. One may still be put there."""
-    if not any(not name.startswith(".") for name in _folders(repository)):
-        click.echo(
-            f"{command}: warning: no models found in '{repository}'; a model is {repository}/NAME/1/model.onnx",
-            err=True,
-        )
+def holds_nothing(repository: Path) -> str | None:
+    """A sentence when nothing in `repository` can be a model; one may still be put there."""
+    if any(not name.startswith(".") for name in _folders(repository)):
+        return None
+    return f"no models found in '{repository}'; a model is {repository}/NAME/1/model.onnx"
 
 
 def _folders(repository: Path) -> list[str]:

@@ -14,10 +14,10 @@ from typing import Any
 import click
 
 from tensorquay.commands import tritonserver
-from tensorquay.commands.folders import refuse_model_folder, refuse_unreadable, warn_of_nothing
+from tensorquay.commands.folders import holds_nothing, refuse_model_folder, refuse_unreadable
 from tensorquay.commands.memory import refuse_too_little_memory
 from tensorquay.commands.output import console, table
-from tensorquay.config.server import InvalidServerConfig, ServerConfig
+from tensorquay.config.server import ControlMode, InvalidServerConfig, ServerConfig
 from tensorquay.config.server_sources import flag_of, is_list, load
 
 _NAMES = {name: (name, *flag_of(name).aliases) for name in ServerConfig.model_fields}
@@ -107,12 +107,23 @@ def _serve(
     for repository in config.model_repository:
         refuse_unreadable(repository)
         refuse_model_folder(repository)
-        warn_of_nothing(repository, ctx.command_path)
+    empty = [sentence for sentence in map(holds_nothing, config.model_repository) if sentence is not None]
+    if _never_serves(config) and len(empty) == len(config.model_repository):
+        raise click.ClickException(
+            f"{'; '.join(empty)}. --model-control-mode=poll waits for models, --exit-on-error=false serves none"
+        )
+    for sentence in empty:
+        click.echo(f"{ctx.command_path}: warning: {sentence}", err=True)
     for note in config.notes:
         click.echo(f"{ctx.command_path}: note: {note}", err=True)
     from tensorquay.app import run  # noqa: PLC0415 - brings ONNX Runtime and both front ends; only serving needs them
 
     ctx.exit(run(config))
+
+
+def _never_serves(config: ServerConfig) -> bool:
+    """Whether what is not in the repository now is never looked for again, and nobody said that this is all right."""
+    return config.exit_on_error and config.model_control_mode is ControlMode.NONE
 
 
 def _show(config: ServerConfig) -> None:

@@ -14,8 +14,9 @@ from tensorquay.config.server import ControlMode, ServerConfig
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[ServerConfig]:
-    """The configurations that would have been served; the environment holds no settings."""
+def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[ServerConfig]:
+    """The configurations that would have been served; the environment holds no settings, `tmp_path` a model."""
+    (tmp_path / "model").mkdir()
     for name in list(ServerConfig.model_fields):
         monkeypatch.delenv(f"TENSORQUAY_{name.upper()}", raising=False)
     app, seen = ModuleType("tensorquay.app"), []
@@ -175,16 +176,36 @@ def test_a_models_folder_is_not_served(
     assert capsys.readouterr().err == ""
 
 
-def test_an_empty_repository_is_served_with_a_warning(
-    served: list[ServerConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.parametrize(
+    "flag", ["--model-control-mode=poll", "--model-control-mode=explicit", "--exit-on-error=false"]
+)
+def test_an_empty_repository_is_served_with_a_warning_if_models_may_come_or_it_is_wanted(
+    served: list[ServerConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path, flag: str
 ) -> None:
-    (tmp_path / "README").touch()
-    (tmp_path / ".git").mkdir()
-    assert cli.main(["serve", str(tmp_path)]) == 0
+    empty = tmp_path / "empty"
+    (empty / ".git").mkdir(parents=True)
+    (empty / "README").touch()
+    assert cli.main(["serve", str(empty), flag]) == 0
     error = capsys.readouterr().err
-    assert f"warning: no models found in '{tmp_path}'" in error
+    assert f"warning: no models found in '{empty}'" in error
     assert error.count("\n") == 1
     assert len(served) == 1
+
+
+def test_an_empty_repository_that_nobody_would_look_at_again_is_refused(
+    served: list[ServerConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    full = tmp_path / "full"
+    (full / "model").mkdir(parents=True)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert cli.main(["serve", str(empty)]) == 1
+    error = capsys.readouterr().err
+    assert f"tensorquay: no models found in '{empty}'" in error
+    assert error.count("\n") == 1
+    assert not served
+    assert cli.main(["serve", str(empty), str(full)]) == 0
+    assert f"warning: no models found in '{empty}'" in capsys.readouterr().err
 
 
 def test_a_log_file_that_cannot_be_written_is_named(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

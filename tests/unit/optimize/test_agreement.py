@@ -194,3 +194,47 @@ def test_a_doubled_answer_is_wrong_though_its_cosine_is_1() -> None:
     (said,) = violations([only(VECTORS, VECTORS * 2, "embedding")], GateRules())
     assert said == "output 'embedding': error 100.00% of its size, at most 25% is asked"
     assert violations([only(VECTORS, VECTORS * 2, "embedding")], GateRules(min_cosine=0.99)) == ()
+
+
+# -- padding
+
+
+def test_what_a_mask_marks_as_padding_is_not_compared() -> None:
+    random = np.random.default_rng(3)
+    content = np.array([[True, True, False], [True, False, False]])
+    for expected in (
+        random.standard_normal((2, 3, 4)).astype(np.float32),
+        random.integers(0, 9, (2, 3)).astype(np.int64),
+        random.standard_normal((2, 3)).astype(np.float32),
+    ):
+        got = expected.copy()
+        got[~content] = 100
+        plain, masked = Agreements(), Agreements()
+        plain.add({"y": expected}, {"y": got})
+        masked.add({"y": expected}, {"y": got}, {"y": content})
+        assert plain.results()[0].max_error > 50  # type: ignore[operator]
+        found = masked.results()[0]
+        assert found.max_error == 0
+        assert found.cosine is None or found.cosine == pytest.approx(1)
+        assert found.top1 in {None, 1.0}
+
+
+def test_what_is_wrong_in_the_content_is_still_seen() -> None:
+    content = np.array([[True, True, False]])
+    expected = np.ones((1, 3, 2), np.float32)
+    got = expected.copy()
+    got[0, 1] = np.nan
+    found = Agreements()
+    found.add({"y": expected}, {"y": got}, {"y": content})
+    assert found.results()[0].nonfinite == 2
+
+
+def test_padding_is_not_counted_as_agreement() -> None:
+    content = np.array([[True] + [False] * 9])
+    scores = np.zeros((1, 10, 3), np.float32)
+    scores[..., 0] = 1
+    other = scores.copy()
+    other[0, 0] = [0, 1, 0]
+    found = Agreements()
+    found.add({"logits": scores}, {"logits": other}, {"logits": content})
+    assert found.results()[0].top1 == 0.0

@@ -16,10 +16,11 @@ from tests.support import graphs
 from tensorquay_convert.errors import BadSource, CommandFailed, Unsupported
 from tensorquay_convert.optimize.goals import GateRules, Goals, Metric
 from tensorquay_convert.optimize.plain import from_plain, to_plain
-from tensorquay_convert.optimize.prepare import NOT_JUDGED, prepare
+from tensorquay_convert.optimize.prepare import NOT_JUDGED, padded_outputs, prepare
 from tensorquay_convert.optimize.results import DataFacts, Subject
 from tensorquay_convert.optimize.samples import Samples
 from tensorquay_convert.proof.runtime import Runtime
+from tensorquay_convert.tensors import Interface, Meaning, TensorSpec, Values
 
 DIGITS = Path(__file__).parents[3] / "model_repo" / "digits" / "2" / "model.onnx"
 
@@ -390,3 +391,16 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match=r"the samples cannot be written to '.*absent': No such file") as refused:
         prepare(DIGITS, "m", [], "", Goals(), tmp_path / "absent", silent)
     assert "free some space" in refused.value.remedy
+
+
+def test_outputs_of_every_position_are_known_to_have_padding() -> None:
+    def spec(name: str, shape: tuple[int | str, ...], meaning: Meaning = Meaning.NUMBERS) -> TensorSpec:
+        return TensorSpec(name, "float32", shape, Values(meaning))
+
+    ids, mask = spec("ids", ("batch", "seq"), Meaning.TOKEN_IDS), spec("mask", ("batch", "seq"), Meaning.MASK)
+    other = spec("other", ("batch", "target"), Meaning.MASK)
+    outputs = (spec("hidden", ("batch", "seq", 4)), spec("pooled", ("batch", 4)), spec("tags", ("batch", "seq")))
+    assert padded_outputs(Interface((ids, mask, other), outputs)) == {"hidden": "mask", "tags": "mask"}
+    assert padded_outputs(Interface((ids,), outputs)) == {}
+    twice = spec("second", ("batch", "seq"), Meaning.MASK)
+    assert padded_outputs(Interface((ids, mask, twice), outputs)) == {}

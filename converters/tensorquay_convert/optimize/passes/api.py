@@ -25,6 +25,7 @@ class Workbench:
         scratch: an empty folder for temporary files, removed afterwards by its owner.
         rules: the gate that mixed precision works towards.
         settings: what the variant will run with.
+        patience_s: what a pass that tries many things may take, about.
         sensitivity: filled by the pass that measures it.
     """
 
@@ -37,6 +38,7 @@ class Workbench:
     seed: int
     say: Say
     features: tuple[str, ...] = ()
+    patience_s: float = 60.0
     sensitivity: list[NodeSensitivity] = field(default_factory=list)
 
 

@@ -5,6 +5,7 @@ Judged on calibration rows, never on those of the gate: a choice that was made b
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +22,7 @@ from tensorquay_convert.tensors import Arrays
 
 MOST_GROUPS = 48
 """Nodes are taken together beyond this many: neighbours in the graph, which mostly are of one layer."""
+_FEWEST_GROUPS, _SEARCH = 4, 8
 _FEWEST_ROWS, _MOST_ROWS = 64, 256
 _BYTES = 16 << 20
 """Inputs and answers beyond `_FEWEST_ROWS` rows."""
@@ -45,7 +47,8 @@ class Judge:
 
     def __init__(self, bench: Workbench) -> None:
         """Runs the baseline. Raises: RuntimeFailed."""
-        self._batched = bench.samples.index.batched
+        self._index = bench.samples.index
+        self._batched = self._index.batched
         self._baseline = Runtime(bench.baseline)
         self._asked: list[tuple[Arrays, Arrays]] = []
         self._ask(bench, 1)
@@ -80,7 +83,7 @@ class Judge:
         model = Runtime(path)
         found = Agreements(batched=self._batched, bfloat16=self._bfloat16)
         for inputs, expected in self._asked[::every]:
-            found.add(expected, model.run(inputs))
+            found.add(expected, model.run(inputs), self._index.content(inputs))
         return found.results()
 
 
@@ -101,12 +104,19 @@ def loss_of(outputs: Sequence[OutputAgreement]) -> float:
 def measured(plan: Plan, judge: Judge, folder: Path, bench: Workbench) -> tuple[Group, ...]:
     """The loss of each node of the plan, or of each few neighbours where there are many; in the graph's order.
 
+    How many are taken together follows from how long one takes, so that all of it ends within `bench.patience_s`.
+
     Raises: what the library raises; OSError.
     """
     names = {each.name for each in plan.candidates}
     total, done = len(plan.candidates), 0
+    started = time.monotonic()
+    _loss(plan.build(set()), plan, judge, folder)
+    took = max(1e-3, time.monotonic() - started)
+    # The search afterwards takes about as many again as halving the number of groups does.
+    most = min(MOST_GROUPS, max(_FEWEST_GROUPS, int(bench.patience_s / took) - _SEARCH))
     found = []
-    for nodes in grouped(plan.candidates):
+    for nodes in grouped(plan.candidates, most):
         done += len(nodes)
         bench.say(f"measuring sensitivity, node {done} of {total}")
         keep = names - {each.name for each in nodes}
@@ -114,9 +124,9 @@ def measured(plan: Plan, judge: Judge, folder: Path, bench: Workbench) -> tuple[
     return tuple(found)
 
 
-def grouped(candidates: Sequence[Candidate]) -> tuple[tuple[Candidate, ...], ...]:
-    """Neighbours together, at most `MOST_GROUPS` groups of sizes that differ by one at most."""
-    count = min(MOST_GROUPS, len(candidates))
+def grouped(candidates: Sequence[Candidate], most: int = MOST_GROUPS) -> tuple[tuple[Candidate, ...], ...]:
+    """Neighbours together, at most `most` groups of sizes that differ by one at most."""
+    count = min(most, len(candidates))
     edges = [place * len(candidates) // count for place in range(count + 1)] if count else [0]
     return tuple(tuple(candidates[start:stop]) for start, stop in pairwise(edges))
 
