@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -96,6 +97,20 @@ def test_stop_answers_what_is_in_flight(engine: Engine, image: str, repo: Repo) 
             assert ask.values(waiting.result()) == [0, 14]
             assert ask.raw_values(call.result()) == [0, 18]
         assert "stopping on SIGTERM" in container.told()
+
+
+def test_a_container_that_has_only_begun_is_stopped_at_once(engine: Engine, image: str) -> None:
+    """What its first process has not asked for, the kernel keeps from it; then only the grace period's end ends it."""
+    with Container(engine, image, ROOT / "model_repo") as container:
+        status = Path(f"/proc/{container.state()['Pid']}/status")
+
+        def listens() -> bool:
+            caught = re.search(r"^SigCgt:\s*(\w+)", status.read_text(), re.MULTILINE)
+            return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+        until(listens, "it asks for SIGTERM")
+        # 137 would be the end of the grace period; 0 is a server that was quicker than this test.
+        assert container.stop() in {128 + signal.SIGTERM, 0}, container.told()
 
 
 def test_front_end_processes_work_with_nothing_to_write_to(engine: Engine, image: str) -> None:

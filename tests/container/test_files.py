@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -158,6 +160,18 @@ def test_the_script_that_installs_tools_is_a_script() -> None:
     assert script.stat().st_mode & 0o100
 
 
+@pytest.mark.container
+@pytest.mark.parametrize("path", DOCKERFILES, ids=[path.name for path in DOCKERFILES])
+def test_hadolint_finds_nothing(path: Path) -> None:
+    said = _tool("hadolint", str(path))
+    assert said == ""
+
+
+@pytest.mark.container
+def test_prometheus_takes_its_configuration() -> None:
+    assert "SUCCESS" in _tool("promtool", "check", "config", str(ROOT / "docker" / "prometheus" / "prometheus.yml"))
+
+
 # -- compose
 
 
@@ -221,6 +235,17 @@ def _scrape(address: str, path: str) -> str:
     answer = ask.exchange(address, ask.request(path, method="GET"))
     assert answer.status == 200
     return answer.body.decode()
+
+
+def _tool(name: str, *arguments: str) -> str:
+    """What a linter says, if it is there: beside our Python, or on the path."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed: {arguments[-1]} was NOT looked at")
+    done = subprocess.run([found, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,9 +1,9 @@
 """The Deployment of k8s/overlays/cpu run for real: as Kubernetes would, by `podman play kube` (make test-container).
 
-The manifests are the rendered ones but for the image's name (ours is in no registry), the number of replicas (podman runs
-one), and what podman does otherwise than a kubelet: it publishes ports on the machine and asks probes with curl, which our
-image does not have. The probes' paths are tried by tests/k8s. The pod has no network but its own, so questions are asked
-from inside it.
+The manifests are the rendered ones but for the image's name (ours is in no registry), the number of replicas (podman
+runs one), and what podman does otherwise than a kubelet: it publishes ports on the machine, and asks probes with curl,
+which our image does not have. The probes' paths are tried by tests/k8s. The pod has no network but its own, so it is
+asked from inside.
 """
 
 from __future__ import annotations

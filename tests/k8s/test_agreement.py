@@ -10,6 +10,7 @@ import pytest
 from tests.k8s.rendering import (
     K8S,
     PLAIN,
+    ROOT,
     SERVED,
     VARIANTS,
     Manifest,
@@ -333,15 +334,16 @@ def test_a_fetched_repository_fits_where_it_is_put() -> None:
 
 
 @pytest.mark.parametrize("variant", [*VARIANTS, *PLAIN])
-def test_images_are_pinned_and_ours_is_this_version(variant: str) -> None:
+def test_images_are_pinned_and_ours_are_those_that_are_built(variant: str) -> None:
+    built = re.findall(r"--tag (tensorquay:\S+)", (ROOT / "docs" / "container.md").read_text())
+    wanted = f"tensorquay:{__version__}-gpu" if variant.startswith("gpu") else f"tensorquay:{__version__}"
+    assert wanted in built
     for _, spec in pods(rendered(variant) if variant in VARIANTS else plain(variant)):
         for container in containers(spec):
-            name, _, tag = container["image"].rpartition(":")
-            assert name, f"{container['image']} has no tag"
-            assert re.fullmatch(r"\d+\.\d+\.\d+", tag), container["image"]
-            if "tensorquay" in name:
-                assert tag == __version__
-                assert name == ("tensorquay-gpu" if variant.startswith("gpu") else "tensorquay")
+            image = container["image"]
+            assert re.fullmatch(r"[a-z0-9./-]+:\d+\.\d+\.\d+(-gpu)?", image), f"{image} has no version"
+            if image.startswith("tensorquay"):
+                assert image == wanted
 
 
 def test_a_gpu_is_asked_for_where_one_is_used() -> None:

@@ -298,7 +298,7 @@ def adapter_queries() -> dict[str, str]:
 def test_autoscalers_are_told_how_busy_pods_are_and_how_many_wait(promtool: str, tmp_path: Path) -> None:
     """Pod a runs digits 60 % and simple 20 % of the time, with 8 and 2 requests waiting; b rests; c is not ours."""
     series = {
-        f'tensorquay_{what}_seconds_sum{{namespace="{space}",pod="{pod}",model="{model}",version="1"}}': f"0+{15 * rate}x60"
+        f'tensorquay_{what}_seconds_sum{{namespace="{space}",pod="{pod}",model="{model}"}}': f"0+{15 * rate}x60"
         for space, pod, model, compute, queue in (
             ("tensorquay", "a", "digits", 0.6, 8),
             ("tensorquay", "a", "simple", 0.2, 2),

@@ -162,12 +162,14 @@ class Conductor:
         self, order: Ordered, prepared: Prepared, reference: Reference, noise: tuple[Timing, ...], settings: Settings
     ) -> list[_Run]:
         runs: list[_Run] = []
-        for number in (1, 2):
+        for number in (1, 2, 3):
             if number == 1:
                 found = plan.first_round(prepared.subject, self._goals, reference.machine.features)
-            else:
+            elif number == 2:
                 trials = [each.trial for each in runs]
                 found = plan.second_round(prepared.subject, self._goals, trials, reference.machine.processors)
+            else:
+                found = plan.last_round(prepared.subject, self._goals)
             self._planned = len(runs) + len(found)
             for variant in found:
                 if not self._time_for_one():

@@ -25,7 +25,7 @@ from tensorquay_convert.optimize.spread import next_interval, ratio_interval, st
 BLOCK_S = 2e-3
 """A timed block takes at least this: it outweighs a clock's error and the scheduler's small change."""
 MIN_ROUNDS, MAX_ROUNDS = 10, 1000
-SLOW_ROUNDS = 3
+SLOW_ROUNDS = 8
 """Rounds of a model so slow that `MIN_ROUNDS` would take more than `_PATIENCE` times what was given."""
 LEAST_MARGIN = 0.01
 """No difference below 1 % is claimed, however quiet the machine is."""

@@ -2,8 +2,10 @@
 
 The first round is what fixed recipes would pick from, the most promising first, because the time budget may cut it
 short. The second builds on what the first one found: fusion below quantization, mixed precision where INT8 is fast and
-not accurate, threads for what leads. Nothing is left out because it "is known" to be slow: that is measured
-(TOOLCHAIN's dynamic INT8: 2.5 times faster on an encoder, 5 times slower on a convolutional net).
+not accurate, threads for what leads. The last one tries what seldom wins by much.
+
+Nothing is left out because it "is known" to be slow: that is measured. Dynamic INT8 was measured 2.5 times faster on an
+encoder and 5 times slower on a convolutional net.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ _CONVOLVED = ("Conv", "ConvTranspose")
 _QUANTIZABLE = (*_MULTIPLIED, *_CONVOLVED, "Gather", "LSTM", "Attention")
 _TRANSFORMER = ("Softmax", "LayerNormalization", "SkipLayerNormalization", "Gelu", "Erf", "Attention")
 _GPU = ("cuda", "tensorrt")
+_NEARLY = 0.8
 _BRANCHING = 40
 """Nodes from which running branches side by side is worth a try."""
 
@@ -32,23 +35,39 @@ _FLOAT16 = Step("float16")
 
 def first_round(subject: Subject, goals: Goals, features: Collection[str] = ()) -> tuple[Variant, ...]:
     """The variants to begin with, in order. `features`: of the processor."""
-    settings = Settings(provider=goals.provider, intra_op_threads=goals.threads)
-    found = [*_in_the_file(subject, goals, settings, features), *_beside_it(goals, settings)]
+    found = _in_the_file(subject, goals, _settings(goals), features)
     return tuple(each for each in found if _wanted(each, goals))
+
+
+def last_round(subject: Subject, goals: Goals) -> tuple[Variant, ...]:
+    """What is tried when there is time left, in order."""
+    settings = _settings(goals)
+    found = [
+        *_beside_it(goals, settings),
+        Variant("simplified", Family.GRAPH, (Step("simplify"),), settings),
+        Variant("graph level all, saved", Family.GRAPH, (Step("graph level", {"level": "all"}),), settings),
+    ]
+    if not subject.quantized and any(_count(subject, each) for each in _QUANTIZABLE):
+        found += [_static(method, settings) for method in ("entropy", "percentile")]
+    if goals.objective is not Objective.SIZE:
+        found += _weights_only(subject, settings)
+    return tuple(each for each in found if _wanted(each, goals))
+
+
+def _settings(goals: Goals) -> Settings:
+    return Settings(provider=goals.provider, intra_op_threads=goals.threads)
 
 
 def _in_the_file(subject: Subject, goals: Goals, settings: Settings, features: Collection[str]) -> Iterable[Variant]:
     on_gpu = goals.provider in _GPU
     quantizable = not subject.quantized and any(_count(subject, each) for each in _QUANTIZABLE)
-    multiplied = any(_count(subject, each) for each in _MULTIPLIED)
     convolved = any(_count(subject, each) for each in _CONVOLVED)
-    static = [_static(method, settings) for method in ("minmax", "entropy", "percentile")] if quantizable else []
+    static = [_static("minmax", settings)] if quantizable else []
     dynamic = [_dynamic(per_channel, settings) for per_channel in (True, False)] if quantizable and not on_gpu else []
     if saturates(features):
         # Weights in 7 bits there, unless told otherwise; which of the two is more accurate depends on the model.
         static[1:1] = [_in_8_bits(each) for each in static[:1]]
         dynamic[1:1] = [_in_8_bits(each) for each in dynamic[:1]]
-    first = len(static) - 2 if static else 0
     half = [
         Variant("float16", Family.HALF, (_FLOAT16,), settings),
         Variant("bfloat16", Family.HALF, (Step("bfloat16"),), settings),
@@ -56,16 +75,11 @@ def _in_the_file(subject: Subject, goals: Goals, settings: Settings, features: C
     if on_gpu:
         yield from half
     # Static pays where there are convolutions, dynamic where there are none: what is likelier to win comes first.
-    yield from (*static[:first], *dynamic) if convolved else (*dynamic, *static[:first])
+    yield from (*static, *dynamic) if convolved else (*dynamic, *static)
     if any(_count(subject, each) for each in _TRANSFORMER):
         yield from (Variant(f"fused by {step.parameters['by']}", Family.FUSION, (step,), settings) for step in FUSIONS)
-    yield Variant("simplified", Family.GRAPH, (Step("simplify"),), settings)
-    yield Variant("graph level all, saved", Family.GRAPH, (Step("graph level", {"level": "all"}),), settings)
-    yield from static[first:]
-    if multiplied and not subject.quantized:
-        yield from (_weights(bits, settings) for bits in (8, 4))
-    if not on_gpu and goals.objective is Objective.SIZE:
-        yield half[0]
+    if goals.objective is Objective.SIZE:
+        yield from (*_weights_only(subject, settings), *(() if on_gpu else half[:1]))
 
 
 def _beside_it(goals: Goals, settings: Settings) -> Iterable[Variant]:
@@ -78,8 +92,11 @@ def _beside_it(goals: Goals, settings: Settings) -> Iterable[Variant]:
 
 def second_round(subject: Subject, goals: Goals, trials: Sequence[Trial], processors: int) -> tuple[Variant, ...]:
     """What the first round's results suggest, in order. `processors`: that may be used."""
-    settings = Settings(provider=goals.provider, intra_op_threads=goals.threads)
-    found = [*_upon_fusion(goals, trials, settings), *_mixed(trials), *_threads(subject, goals, trials, processors)]
+    found = [
+        *_upon_fusion(goals, trials, _settings(goals)),
+        *_mixed(trials),
+        *_threads(subject, goals, trials, processors),
+    ]
     tried = {each.variant.name for each in trials}
     return tuple(each for each in found if _wanted(each, goals) and each.name not in tried)
 
@@ -91,7 +108,7 @@ def _upon_fusion(goals: Goals, trials: Sequence[Trial], settings: Settings) -> I
         return
     wanted = (Family.HALF, Family.STATIC_INT8) if goals.provider in _GPU else (Family.DYNAMIC_INT8, Family.STATIC_INT8)
     for family in wanted:
-        best = _best(trials, lambda each, family=family: each.variant.family is family, accurate=False)  # type: ignore[misc]
+        best = _right_of_the_fast([each for each in trials if each.variant.family is family])
         if best is not None and (best.score or 0.0) > 1.0:
             name = f"{fused.variant.name}, {best.variant.name}"
             yield Variant(name, family, (*fused.variant.steps, *best.variant.steps), settings)
@@ -103,10 +120,8 @@ def _mixed(trials: Sequence[Trial]) -> Iterable[Variant]:
     leader = _best(trials, lambda each: bool(each.timings))
     to_beat = max(1.0, leader.score or 1.0) if leader is not None else 1.0
     for family in int8:
-        missed = _best(
-            trials,
-            lambda each, family=family: each.variant.family is family and each.verdict is Verdict.INACCURATE,  # type: ignore[misc]
-            accurate=False,
+        missed = _right_of_the_fast(
+            [each for each in trials if each.variant.family is family and each.verdict is Verdict.INACCURATE]
         )
         if missed is not None and (missed.score or 0.0) > to_beat:
             *below, step = missed.variant.steps
@@ -145,6 +160,20 @@ def _best(trials: Sequence[Trial], where: Callable[[Trial], bool], *, accurate: 
     return max(ran, key=lambda each: each.score or 0.0, default=None)
 
 
+def _right_of_the_fast(trials: Sequence[Trial]) -> Trial | None:
+    """Of those nearly as fast as the fastest, the one that is least wrong: it has least to mend."""
+    ran = [each for each in trials if each.score is not None and each.judgement is not None]
+    fastest = max((each.score or 0.0 for each in ran), default=0.0)
+    return min((each for each in ran if (each.score or 0.0) >= _NEARLY * fastest), key=_wrong, default=None)
+
+
+def _wrong(trial: Trial) -> tuple[int, float]:
+    """How wrong its answers are: rules that it breaks, then the worst cosine."""
+    assert trial.judgement is not None
+    cosines = [each.cosine for each in trial.judgement.outputs if each.cosine is not None]
+    return len(trial.judgement.failed), 1 - min(cosines, default=1.0)
+
+
 def _static(method: str, settings: Settings) -> Variant:
     step = Step("static int8", {"method": method, "per_channel": True})
     return Variant(f"static int8, {method}", Family.STATIC_INT8, (step,), settings)
@@ -162,6 +191,13 @@ def _in_8_bits(variant: Variant) -> Variant:
         name=f"{variant.name}, 8 bits",
         steps=(replace(step, parameters={**step.parameters, "reduce_range": False}),),
     )
+
+
+def _weights_only(subject: Subject, settings: Settings) -> list[Variant]:
+    """They save bytes, and seldom time."""
+    if subject.quantized or not any(_count(subject, each) for each in _MULTIPLIED):
+        return []
+    return [_weights(bits, settings) for bits in (8, 4)]
 
 
 def _weights(bits: int, settings: Settings) -> Variant:

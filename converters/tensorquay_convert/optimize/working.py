@@ -35,7 +35,7 @@ from tensorquay_convert.optimize.session import Opened, open_session
 
 _MIXED_SHARE = 1 / 5
 """Of the time budget, for a pass that builds and judges many models."""
-_SLOW_SHARE = 1 / 150
+_SLOW_SHARE = 1 / 750
 """A point is left out when one run of the baseline takes more than this share of the time budget."""
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -302,3 +303,17 @@ def test_the_clone_and_the_module_are_the_command() -> None:
             [sys.executable, *start, "--version"], cwd=root, capture_output=True, text=True, check=True
         )
         assert done.stdout == f"tensorquay {__version__}\n"
+
+
+def test_the_first_process_of_a_container_can_be_ended_before_it_serves() -> None:
+    """The kernel keeps from it what it has not asked for; every other process is ended by SIGTERM as it is."""
+    code = (
+        "import os, signal; from tensorquay import cli; os.getpid = lambda: {pid}; cli.main(['version']); "
+        "print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, flush=True); signal.raise_signal(signal.SIGTERM)"
+    )
+    for pid, default, status in ((1, "False", 128 + signal.SIGTERM), (7, "True", -signal.SIGTERM)):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(pid=pid)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.stdout.splitlines()[-1] == default
+        assert done.returncode == status

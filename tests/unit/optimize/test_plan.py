@@ -8,7 +8,7 @@ import pytest
 
 from tensorquay_convert.optimize import plan
 from tensorquay_convert.optimize.goals import Goals, Objective
-from tensorquay_convert.optimize.results import Judgement, Subject, Trial, Verdict
+from tensorquay_convert.optimize.results import Judgement, OutputAgreement, Subject, Trial, Verdict
 from tensorquay_convert.optimize.variants import Family, Settings, Step, Variant
 
 CONVOLVED = Subject(
@@ -37,19 +37,22 @@ def test_what_is_likelier_to_win_comes_first() -> None:
 
 
 def test_dynamic_int8_is_measured_on_convolutions_too() -> None:
-    found = plan.first_round(CONVOLVED, Goals())
+    found = (*plan.first_round(CONVOLVED, Goals()), *plan.last_round(CONVOLVED, Goals()))
     assert {each.family for each in found} >= {Family.DYNAMIC_INT8, Family.STATIC_INT8, Family.GRAPH, Family.RUNTIME}
 
 
 def test_names_are_unique() -> None:
     for subject in (CONVOLVED, ENCODER):
         for provider in ("cpu", "cuda", "tensorrt"):
-            found = names(plan.first_round(subject, Goals(provider=provider)))
-            assert len(found) == len(set(found))
+            for objective in Objective:
+                goals = Goals(provider=provider, objective=objective)
+                found = names((*plan.first_round(subject, goals), *plan.last_round(subject, goals)))
+                assert len(found) == len(set(found))
 
 
 def test_a_quantized_model_is_not_quantized_again() -> None:
-    found = plan.first_round(replace(ENCODER, quantized={"MatMulInteger": 36}), Goals())
+    again = replace(ENCODER, quantized={"MatMulInteger": 36})
+    found = (*plan.first_round(again, Goals()), *plan.last_round(again, Goals()))
     assert not {each.family for each in found} & {Family.DYNAMIC_INT8, Family.STATIC_INT8, Family.WEIGHTS}
     assert found
 
@@ -127,3 +130,15 @@ def test_where_sums_saturate_both_widths_of_weights_are_tried() -> None:
     assert set(plain) - set(dot) == {"static int8, minmax, 8 bits", "dynamic int8, per channel, 8 bits"}
     assert plain[:2] == ["static int8, minmax", "static int8, minmax, 8 bits"]
     assert dot[:2] == ["static int8, minmax", "dynamic int8, per channel"]
+
+
+def test_mixed_precision_starts_from_what_is_least_wrong_among_the_fast() -> None:
+    def missed(name: str, score: float, cosine: float) -> Trial:
+        step = Step("dynamic int8", {"per_channel": name == "channel"})
+        agreement = OutputAgreement("y", cosine, cosine, 1.0, 1.0, None)
+        found = trial(Variant(name, Family.DYNAMIC_INT8, (step,)), score, right=False)
+        return replace(found, judgement=replace(WRONG, outputs=(agreement,)))
+
+    trials = [missed("tensor", 2.0, 0.84), missed("channel", 1.9, 0.987), missed("slow", 1.2, 0.989)]
+    mixed = next(each for each in plan.second_round(ENCODER, Goals(), trials, 2) if each.family is Family.MIXED)
+    assert mixed.name == "mixed, channel"
