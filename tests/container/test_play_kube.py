@@ -9,6 +9,7 @@ asked from inside.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,9 +78,11 @@ class Pod:
 @pytest.fixture
 def pod(engine: Engine, image: str, tmp_path: Path) -> Iterator[Pod]:
     """The Deployment, ready, with the shipped models on its claim."""
-    claim = only(rendered("cpu"), "PersistentVolumeClaim")["metadata"]["name"]
-    # What an interrupted run left behind.
-    engine.podman("volume", "rm", "--force", claim, check=False)
+    manifests = rendered("cpu")
+    claim = only(manifests, "PersistentVolumeClaim")["metadata"]["name"]
+    # Podman makes a volume of a ConfigMap, too. An interrupted run may have left both behind.
+    volumes = [claim, only(manifests, "ConfigMap")["metadata"]["name"]]
+    engine.podman("volume", "rm", "--force", *volumes, check=False)
     engine.podman("volume", "create", claim)
     (volume,) = json.loads(engine.podman("volume", "inspect", claim).stdout)
     shutil.copytree(ROOT / "model_repo", volume["Mountpoint"], dirs_exist_ok=True)
@@ -98,7 +101,7 @@ def pod(engine: Engine, image: str, tmp_path: Path) -> Iterator[Pod]:
         yield running
     finally:
         engine.podman("play", "kube", "--down", str(file), check=False)
-        engine.podman("volume", "rm", "--force", claim, check=False)
+        engine.podman("volume", "rm", "--force", *volumes, check=False)
 
 
 def test_the_deployment_runs_predicts_and_drains(engine: Engine, pod: Pod) -> None:
@@ -127,6 +130,7 @@ def test_the_deployment_runs_predicts_and_drains(engine: Engine, pod: Pod) -> No
     host = pod.facts()["HostConfig"]
     limits = server_container(rendered("cpu"))["resources"]["limits"]
     assert host["Memory"] == bytes_of(limits["memory"])
+    assert re.search(rf"^threads +{limits['cpu']} threads: .*quota", pod.told(), re.MULTILINE), pod.told()
     assert host["ReadonlyRootfs"] is True
 
     # The end.

@@ -22,3 +22,12 @@ def user_cache() -> Path:
 def variables(names: Collection[str]) -> Mapping[str, str]:
     """Those of `names` that are set, with their values."""
     return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def forbid_telemetry() -> None:
+    """Keep ONNX Runtime's wheels from reporting to their maker, which is for the user to allow, not for a library.
+
+    To be called before it is imported: from then on it has begun, and keeps a file among temporary ones (seen with
+    1.31). A value that the user has set stands.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

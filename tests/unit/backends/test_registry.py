@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -83,3 +87,11 @@ def test_without_onnxruntime_the_error_names_the_extras(monkeypatch):
 
 def test_the_groups_name_is_what_the_documentation_says():
     assert registry.ENTRY_POINT_GROUP == "tensorquay.backends"
+
+
+def test_the_runtime_reports_to_nobody_and_leaves_no_file_of_its_reports(tmp_path):
+    code = "from tensorquay.backends.onnxruntime import runtime; runtime.import_runtime()"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(runtime.__file__).parents[3])}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+    assert list(tmp_path.iterdir()) == []

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from tensorquay.config.surroundings import forbid_telemetry
 from tensorquay.core.errors import ModelFailed
 
 CPU = "CPUExecutionProvider"
@@ -53,6 +54,7 @@ def import_runtime() -> ModuleType:
 
     Raises: ModelFailed naming what to install.
     """
+    forbid_telemetry()
     try:
         runtime = importlib.import_module("onnxruntime")
         # Without a build of the native half the package imports and has nothing in it.
