@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tests.container.engine import LOCKED_DOWN, ROOT, Engine, free_ports
+from tests.container.engine import LOCKED_DOWN, ROOT, Container, Engine, free_ports
 from tests.support import graphs
 from tests.support.repo import Repo
 
@@ -90,6 +90,18 @@ def test_a_port_that_is_taken(engine: Engine, image: str, which: str) -> None:
 def test_too_little_memory(engine: Engine, image: str, limit: str) -> None:
     told = ends(engine, image, options=[SHIPPED, f"--memory={limit}"])
     assert f"too little memory: {int(limit[:-1]) << 20} bytes: cgroup" in told
+
+
+def test_a_model_that_does_not_fit_is_refused_and_the_others_are_served(engine: Engine, image: str, repo: Repo) -> None:
+    repo.model("small", {1: graphs.working()})
+    repo.model("large", {1: bytes(60 << 20)})
+    options = [*LOCKED_DOWN, "--memory=128m"]
+    code, told = engine.once(image, options=[*options, f"--volume={repo.root}:/models:ro"], network="host")
+    assert code == 1, told
+    assert "too much for the memory limit of 134217728 bytes" in told
+    with Container(engine, image, repo.root, "serve", "--exit-on-error=false", options=options) as container:
+        container.wait_until("/v2/models/small/ready")
+        assert container.answers("/v2/health/ready") != 200
 
 
 @pytest.mark.parametrize(
