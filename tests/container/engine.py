@@ -71,6 +71,8 @@ class Engine:
         self._make_base(_base_of(ROOT / "docker" / dockerfile))
         named = (f"--file=docker/{dockerfile}", f"--tag={tag}")
         self._call("buildah", *self.build_options(), *arguments, *named, ".", timeout_s=1500)
+        # What older builds left; what this one may be continued from stays.
+        self.podman("image", "prune", "--force", "--filter=until=1h", check=False)
         return tag
 
     def build_options(self) -> list[str]:

@@ -25,9 +25,11 @@ def repo(tmp_path: Path) -> Repo:
     return Repo(tmp_path / "repo")
 
 
-def ends(engine: Engine, image: str, *arguments: str, options: Sequence[str] = (), status: int = 1) -> str:
+def ends(
+    engine: Engine, image: str, *arguments: str, options: Sequence[str] = (), status: int = 1, network: str = "none"
+) -> str:
     """The one sentence with which a container ends that was to serve; it has the exit status of `status`."""
-    code, told = engine.once(image, *arguments, options=[*LOCKED_DOWN, *options], network="host")
+    code, told = engine.once(image, *arguments, options=[*LOCKED_DOWN, *options], network=network)
     # The log, and what ONNX Runtime says by itself, are no sentences to the person who started it.
     said = [line for line in told.splitlines() if line.startswith("tensorquay") and ": note: " not in line]
     assert code == status, told
@@ -82,7 +84,7 @@ def test_a_port_that_is_taken(engine: Engine, image: str, which: str) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:
         ports[which] = taken.getsockname()[1]
         named = [f"--env=TENSORQUAY_{name}_PORT={port}" for name, port in ports.items()]
-        told = ends(engine, image, options=[SHIPPED, *named])
+        told = ends(engine, image, options=[SHIPPED, *named], network="host")
     assert re.search(rf"cannot listen for \w+ on \S+ port {ports[which]}: another process listens there", told), told
 
 
@@ -96,7 +98,7 @@ def test_a_model_that_does_not_fit_is_refused_and_the_others_are_served(engine: 
     repo.model("small", {1: graphs.working()})
     repo.model("large", {1: bytes(60 << 20)})
     options = [*LOCKED_DOWN, "--memory=128m"]
-    code, told = engine.once(image, options=[*options, f"--volume={repo.root}:/models:ro"], network="host")
+    code, told = engine.once(image, options=[*options, f"--volume={repo.root}:/models:ro"])
     assert code == 1, told
     assert "too much for the memory limit of 134217728 bytes" in told
     with Container(engine, image, repo.root, "serve", "--exit-on-error=false", options=options) as container:

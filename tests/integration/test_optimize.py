@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "model_repo/digits/2/model.onnx"
 QUICK = ("--time-budget=1s", "--batch=1,4")
 """Such a budget leaves no time for a variant after the first one: what is tried is decided by --only."""
-ENOUGH = ("--time-budget=60s", "--batch=1,8")
+ENOUGH = ("--time-budget=30s", "--batch=1,8")
 
 
 def command(*arguments: object) -> list[str]:
@@ -108,7 +108,7 @@ def test_every_static_variant_is_smaller_right_and_judged_on_labels(
     outcome = result["optimization"]
     trials = {each["variant"]["name"]: each for each in outcome["trials"]}
     static = [each for name, each in trials.items() if name.startswith("static int8")]
-    assert len(static) == 3
+    assert len(static) >= 3
     for trial in static:
         assert trial["bytes"] < outcome["subject"]["bytes"] / 2
         assert trial["judgement"]["metric"] == "top1"

@@ -10,12 +10,16 @@ import os
 import stat
 from pathlib import Path
 
+from tensorquay.config.resources import tightest_memory_limit
 from tensorquay.core.errors import ModelFailed
 
 MAX_MODEL_BYTES = 2**31 - 1
 """Protobuf's own limit; larger models keep their weights in external data."""
 
 _INNER_NAME = "model.onnx"
+
+_SERVER_BYTES = 40 * 2**20
+"""Less than the server takes without any model (docs/container.md, "Limits")."""
 
 
 def find_model(path: Path) -> Path:
@@ -37,7 +41,8 @@ def find_model(path: Path) -> Path:
 def read_model(path: Path) -> tuple[bytes, os.stat_result]:
     """The whole file and what `fstat` says about it.
 
-    Raises: ModelFailed when it is missing, not a regular file, empty, larger than protobuf allows, or unreadable.
+    Raises: ModelFailed when it is missing, not a regular file, empty, unreadable, or larger than protobuf or the memory
+    limit allows.
     """
     try:
         # Non-blocking, or opening a FIFO that nobody writes to would wait for ever.
@@ -55,6 +60,7 @@ def read_model(path: Path) -> tuple[bytes, os.stat_result]:
                 f"'{path.name}' has {info.st_size} bytes, protobuf allows {MAX_MODEL_BYTES}: "
                 "save the weights as external data beside it"
             )
+        _refuse_without_room(path, info.st_size, tightest_memory_limit(Path("/")))
         try:
             # One byte more than seen, so that a file still growing is noticed and an endless one is not read.
             data = file.read(info.st_size + 1)
@@ -63,6 +69,20 @@ def read_model(path: Path) -> tuple[bytes, os.stat_result]:
     if len(data) != info.st_size:
         raise ModelFailed(f"'{path.name}' changed while it was read: is it still being copied?")
     return data, info
+
+
+def _refuse_without_room(path: Path, size: int, limit: tuple[int, int] | None) -> None:
+    """Refuse what cannot fit, before the kernel ends the server for it; what may fit is tried.
+
+    While a file is parsed, its bytes and what was made of them are there at once.
+
+    Args: limit: version and bytes of the tightest cgroup limit; None: there is none.
+    """
+    if limit is not None and 2 * size + _SERVER_BYTES > limit[1]:
+        raise ModelFailed(
+            f"'{path.name}' has {size} bytes and takes twice that while it is loaded, too much for the memory limit of "
+            f"{limit[1]} bytes (cgroup v{limit[0]}): raise the limit, or save the weights as external data beside it"
+        )
 
 
 def kind_of(mode: int) -> str:
