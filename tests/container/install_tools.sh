@@ -2,7 +2,7 @@
 # What the container tests need, from Debian's packages, if it is not there and we may install it; else a loud word.
 # The tests look for themselves and are skipped without it, so this never fails.
 absent=
-for tool in buildah podman runc mmdebstrap; do
+for tool in buildah podman runc mmdebstrap catatonit; do
     command -v "$tool" > /dev/null || absent="$absent $tool"
 done
 [ -z "$absent" ] && exit 0

@@ -39,6 +39,8 @@ from tensorquay.repository.snapshot import (
 DEFAULT_MODEL_FILE = "model.onnx"
 
 _MAX_NOTES = 50
+_LOST_AND_FOUND = "lost+found"
+"""The folder that ext file systems keep at the root of every volume, readable to root only: never a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def scan_root(
     notes = [f"repository {repository + 1}: more than {limits.max_entries} entries, the rest is ignored"] if cut else []
     models: dict[str, ModelFolder] = {}
     for name in names:
-        if not _is_directory(real / name):
+        if name == _LOST_AND_FOUND or not _is_directory(real / name):
             continue
         if not is_clean(name) or not is_model_name(name):
             notes.append(f"repository {repository + 1}: folder {name!a} ignored, it cannot be the name of a model")

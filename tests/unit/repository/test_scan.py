@@ -315,11 +315,11 @@ def test_a_model_without_versions_says_where_the_file_belongs(root):
 
 
 def test_an_empty_folder_and_a_stray_file_are_no_models(root):
-    (root / "lost+found").mkdir()
+    (root / "nothing").mkdir()
     put(root, "README.md")
     snapshot = scan([root])
     assert snapshot.models == {}
-    assert any("'lost+found' is empty" in note for note in snapshot.notes)
+    assert any("'nothing' is empty" in note for note in snapshot.notes)
 
 
 def test_names_that_cannot_be_models_are_noted(root):
@@ -397,3 +397,10 @@ def test_everything_is_bounded(root):
     assert "more than 3 files" in scan([root], ScanLimits(max_files=3)).models["m"].versions[5].problem
     put(root, "m/5/a/b/c/d")
     assert "nested deeper than 2" in scan([root], ScanLimits(max_depth=2)).models["m"].versions[5].problem
+
+
+def test_what_every_volume_has_at_its_root_is_no_model(root):
+    put(root, "m/1/model.onnx")
+    (root / "lost+found").mkdir(mode=0o700)
+    assert list(scan([root]).models) == ["m"]
+    assert scan([root]).notes == ()
