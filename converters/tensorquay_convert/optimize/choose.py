@@ -2,7 +2,9 @@
 
 A variant wins only when its judgement passed, it was timed at every point that counts, it is better than the baseline
 by more than the noise there (the baseline against itself, measured the same way), and it loses nowhere that counts:
-at the smallest batch for LATENCY, the largest for THROUGHPUT, everywhere for BALANCED and SIZE.
+at the smallest batch for LATENCY, the largest for THROUGHPUT, everywhere for BALANCED and SIZE. Not to have been seen
+to lose is not enough: where its bounds reach down to a loss of more than `WORST_LOSS` (or the noise, if that is more),
+it may be slower there, and does not win.
 
 Among those the best score wins. What is within the noise of the best is as good: then the one that changes the model
 least wins (settings before graphs before fusions, 16 bits before 8), then the more accurate, the one of fewer passes,
@@ -28,6 +30,8 @@ _CHANGES = (
 """From the least change to a model's arithmetic to the most."""
 _KEPT = frozenset({Verdict.FAILED, Verdict.NOT_TRIED, Verdict.UNCHANGED})
 """Verdicts about what happened before measuring, which are not for this module to change."""
+WORST_LOSS = 0.1
+"""How much slower a winner may turn out to be at a point, by the lower bound of its ratio there."""
 _COSINE_DIGITS = 4
 _SURPRISE = 2.0
 
@@ -105,6 +109,12 @@ def verdict(trial: Trial, noise: Sequence[Timing], objective: Objective) -> tupl
     wanted = [each.point for each in counting(noise, objective)]
     if not counted or set(wanted) - {each.point for each in counted}:
         return Verdict.NOT_FASTER, _not_measured(counted)
+    for each in counted:
+        if each.low < 1 / (1 + max(WORST_LOSS, _margin(noise, each.point))):
+            return (
+                Verdict.NOT_FASTER,
+                f"at {each.point} it may be slower: {_times(each.ratio)}, down to {_times(each.low)}",
+            )
     if objective is Objective.SIZE:
         return _smaller(trial)
     return _faster(counted, noise, objective)

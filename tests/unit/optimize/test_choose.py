@@ -116,6 +116,15 @@ def test_the_objective_says_where() -> None:
     assert chosen(lean, lighter, objective=Objective.SIZE)[1] == "lean"
 
 
+def test_what_may_be_slower_at_one_batch_does_not_win_for_being_faster_at_another() -> None:
+    shaky = trial("shaky", 1.7, 1.5, 1.2)
+    shaky = replace(shaky, timings=(*shaky.timings[:2], at(32, 1.2, half=0.4)))
+    found, winner = chosen(shaky, trial("sure", 1.1, 1.1, 1.1))
+    assert winner == "sure"
+    assert found["shaky"].reason == "at batch 32 it may be slower: 1.20 ×, down to 0.86 ×"
+    assert chosen(shaky, objective=Objective.LATENCY)[1] == "shaky"
+
+
 def test_several_sizes_at_one_batch_count_together() -> None:
     short, long = replace(at(1, 2.0), point="seq 16"), replace(at(1, 0.5), point="seq 128")
     quiet = (replace(at(1, 1.0), point="seq 16"), replace(at(1, 1.0), point="seq 128"))
