@@ -139,7 +139,7 @@ def choose(
         and (among is None or each.variant.name in among)
     ]
     if not able:
-        return tuple(decided), ""
+        return tuple(_unconfirmed(each) for each in decided), ""
     best = max(_scored(decided[number]) for number in able)
     margin = LEAST_MARGIN if goals.objective is Objective.SIZE else _overall(noise, counting(noise, goals.objective))
     close = [number for number in able if _scored(decided[number]) * (1 + margin) >= best]
@@ -153,6 +153,14 @@ def choose(
             )
             decided[number] = replace(decided[number], reason=said)
     return tuple(decided), decided[winner].variant.name
+
+
+def _unconfirmed(trial: Trial) -> Trial:
+    """What passed when it was tried and cannot win: its file is gone, and nobody can time it again."""
+    if trial.verdict is not Verdict.PASSED or trial.variant.family is Family.BASELINE:
+        return trial
+    reason = "better when it was tried, but not among the best, which alone are timed again"
+    return replace(trial, verdict=Verdict.NOT_FASTER, reason=reason)
 
 
 def _decided(trial: Trial, noise: Sequence[Timing], objective: Objective) -> Trial:
