@@ -101,7 +101,7 @@ def test_a_factory_of_a_package_is_found_where_the_user_stands(tmp_path: Path) -
     )
     asked = ("pack.model:make", "--input", "x:float32[batch,4]", "--output", "out", "--json", "--quiet")
     ended = subprocess.run(
-        [sys.executable, "-m", "tensorquay_convert", *asked],
+        [sys.executable, "-m", "tensorquay_convert", "import", *asked],
         cwd=tmp_path,
         capture_output=True,
         text=True,

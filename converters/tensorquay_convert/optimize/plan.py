@@ -102,16 +102,29 @@ def second_round(subject: Subject, goals: Goals, trials: Sequence[Trial], proces
 
 
 def _upon_fusion(goals: Goals, trials: Sequence[Trial], settings: Settings) -> Iterable[Variant]:
-    """Quantizing what is fused: the best fusion below the best of each kind above."""
-    fused = _best(trials, lambda each: each.variant.family is Family.FUSION and each.verdict is not Verdict.UNCHANGED)
-    if fused is None:
+    """Quantizing what is fused: below the best way to do it, each fusion.
+
+    Which fusion is the better one by itself does not tell which is better to quantize: what one of them fuses may have
+    no INT8 form (an Attention with a bias).
+    """
+    fused = [
+        each
+        for each in trials
+        if each.variant.family is Family.FUSION and each.verdict is not Verdict.UNCHANGED and _right(each)
+    ]
+    families = (
+        (Family.HALF, Family.STATIC_INT8) if goals.provider in _GPU else (Family.DYNAMIC_INT8, Family.STATIC_INT8)
+    )
+    best = _right_of_the_fast([each for each in trials if each.variant.family in families])
+    if best is None or (best.score or 0.0) <= 1.0:
         return
-    wanted = (Family.HALF, Family.STATIC_INT8) if goals.provider in _GPU else (Family.DYNAMIC_INT8, Family.STATIC_INT8)
-    for family in wanted:
-        best = _right_of_the_fast([each for each in trials if each.variant.family is family])
-        if best is not None and (best.score or 0.0) > 1.0:
-            name = f"{fused.variant.name}, {best.variant.name}"
-            yield Variant(name, family, (*fused.variant.steps, *best.variant.steps), settings)
+    for each in fused:
+        name = f"{each.variant.name}, {best.variant.name}"
+        yield Variant(name, best.variant.family, (*each.variant.steps, *best.variant.steps), settings)
+
+
+def _right(trial: Trial) -> bool:
+    return trial.judgement is not None and trial.judgement.passed
 
 
 def _mixed(trials: Sequence[Trial]) -> Iterable[Variant]:
@@ -154,7 +167,7 @@ def _best(trials: Sequence[Trial], where: Callable[[Trial], bool], *, accurate: 
         for each in trials
         if each.score is not None
         and each.variant.family is not Family.BASELINE
-        and (not accurate or (each.judgement is not None and each.judgement.passed))
+        and (not accurate or _right(each))
         and where(each)
     ]
     return max(ran, key=lambda each: each.score or 0.0, default=None)

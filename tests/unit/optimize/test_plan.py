@@ -77,16 +77,16 @@ def test_only_some_families(family: Family) -> None:
     assert {each.family for each in found} <= {family}
 
 
-def test_quantization_is_put_upon_the_better_fusion() -> None:
+def test_the_best_quantization_is_put_upon_each_fusion() -> None:
     fused = Variant("fused by onnxscript", Family.FUSION, (plan.FUSIONS[0],))
     other = Variant("fused by onnxruntime", Family.FUSION, (plan.FUSIONS[1],))
+    wrong = Variant("fused wrongly", Family.FUSION, (plan.FUSIONS[1],))
     dynamic = Variant("dynamic int8, per channel", Family.DYNAMIC_INT8, (Step("dynamic int8", {"per_channel": True}),))
-    trials = [trial(fused, 1.2), trial(other, 1.1), trial(dynamic, 2.0)]
-    found = plan.second_round(ENCODER, Goals(), trials, 2)
-    assert "fused by onnxscript, dynamic int8, per channel" in names(found)
-    assert next(each for each in found if each.family is Family.DYNAMIC_INT8).steps == (
-        plan.FUSIONS[0], *dynamic.steps,
-    )  # fmt: skip
+    trials = [trial(fused, 1.2), trial(other, 1.1), trial(wrong, 1.3, right=False), trial(dynamic, 2.0)]
+    found = {each.name: each for each in plan.second_round(ENCODER, Goals(), trials, 2)}
+    assert found["fused by onnxscript, dynamic int8, per channel"].steps == (plan.FUSIONS[0], *dynamic.steps)
+    assert found["fused by onnxruntime, dynamic int8, per channel"].steps == (plan.FUSIONS[1], *dynamic.steps)
+    assert not [name for name in found if name.startswith("fused wrongly")]
 
 
 def test_fast_and_inaccurate_int8_is_mixed_and_slow_one_is_not() -> None:
