@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tensorquay_convert.errors import BadSource, CommandFailed
+from tensorquay_convert.errors import BadSource, NotPublished
 from tensorquay_convert.optimize import labelled, metrics
 from tensorquay_convert.optimize.agreement import Agreements
 from tensorquay_convert.optimize.goals import GateRules
@@ -84,7 +84,7 @@ def reference(
 
     Args: rules: given, labels that fit no output are refused here, once, and not with every variant.
     Returns: what the user should know.
-    Raises: DoesNotRun; BadSource; CommandFailed when `folder` cannot be written.
+    Raises: DoesNotRun; BadSource; NotPublished when `folder` cannot be written.
     """
     first = next(samples.judging(1), None)
     if first is None:
@@ -114,7 +114,7 @@ def reference(
                 np.save(folder / _file(number, place), _storable(found[name]), allow_pickle=False)
         (folder / _INDEX).write_text(json.dumps(to_plain(kept)), encoding="utf-8")
     except OSError as exc:
-        raise CommandFailed(
+        raise NotPublished(
             f"the model's answers cannot be written to '{folder}': {exc.strerror or exc}",
             remedy="free some space there",
         ) from exc

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tensorquay_convert.errors import BadSource, CommandFailed, Unsupported
+from tensorquay_convert.errors import BadSource, NotPublished, Unsupported
 from tensorquay_convert.optimize.data import drawn, files, groups, points
 from tensorquay_convert.optimize.data.blocks import Block, Fitting, fitted
 from tensorquay_convert.optimize.data.labels import read_labels
@@ -60,7 +60,7 @@ def prepare(
     Args:
         data: files as the user named them. labels: a file, or empty.
     Raises: BadSource and Unsupported as `subject.open_model` and the modules in `data/` do, Unsupported when the model
-        runs at no point, CommandFailed when the samples cannot be written.
+        runs at no point, NotPublished when the samples cannot be written.
     """
     if labels and not data:
         raise BadSource("--labels is given and --data is not", remedy="give the rows that the labels are of")
@@ -84,7 +84,7 @@ def prepare(
         padded = padded_outputs(opened.interface) if index.batched else {}
         write_index(folder, replace(index, points=chosen, padded=padded))
     except OSError as exc:
-        raise CommandFailed(
+        raise NotPublished(
             f"the samples cannot be written to '{folder}': {exc.strerror or exc}", remedy="free some space there"
         ) from exc
     facts = DataFacts(
