@@ -16,14 +16,17 @@ TORCH_FLAGS ?=
 # constraints.txt pins every package, so two machines install the same.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help serve test test-full test-container lint check frameworks bench bench-doors bench-imports bench-optimize fuzz lock clean
+.PHONY: help serve test test-full test-container test-console lint check boards docs frameworks bench bench-doors bench-imports bench-optimize fuzz lock clean
 
 help:
 	@echo "make serve      install what serving needs and serve $(REPO) (ARGS='--http-port=9000' adds flags)"
 	@echo "make test       install everything and run every check and test"
 	@echo "make test-full  as test; also what takes long"
 	@echo "make test-container  build the image and run it as containers (Linux, root; installs buildah and podman on Debian)"
+	@echo "make test-console  look at the console in Chromium (installs it on Debian); pictures in .console-screenshots"
 	@echo "make lint       ruff, mypy, import contracts only"
+	@echo "make docs       write docs/reference anew from the code"
+	@echo "make boards     make Grafana's dashboard and Prometheus' rules anew from their sources (docker/, k8s/)"
 	@echo "make bench      measure served against raw throughput (tests/bench; bench-doors: server CPU per request"
 	@echo "                over HTTP and gRPC, loaded by wrk and h2load; bench-imports: time and memory of imports;"
 	@echo "                bench-optimize: what the optimizer finds, and whether it finds it again)"
@@ -78,7 +81,7 @@ FRONTENDS := SERVER_UNDER_TEST_FLAGS='--frontends=2'
 HANDED_OVER := $(addprefix tests/conformance/test_,access_and_overload.py accounts_agree.py stranger_shared_memory.py)
 
 # What needs the frameworks.
-IMPORTED := tests/convert tests/integration
+IMPORTED := tests/convert tests/integration tests/docs
 
 PYTEST := $(BIN)/pytest --quiet --numprocesses=$(JOBS) --dist=loadfile
 
@@ -89,9 +92,9 @@ test: lint $(FRAMEWORKS)/.ready
 	$(FRAMEWORKS)/$(subst $(VENV)/,,$(PYTEST)) -m 'frameworks and not long' $(IMPORTED) $(ARGS)
 
 test-full: lint $(FRAMEWORKS)/.ready
-	$(PYTEST) -m 'not frameworks and not container' $(ARGS)
-	$(REFERENCE) $(PYTEST) -m 'not frameworks and not container' tests/conformance tests/fault $(ARGS)
-	$(FRONTENDS) $(PYTEST) -m 'not frameworks and not container' tests/conformance $(ARGS)
+	$(PYTEST) -m 'not frameworks and not container and not browser' $(ARGS)
+	$(REFERENCE) $(PYTEST) -m 'not frameworks and not container and not browser' tests/conformance tests/fault $(ARGS)
+	$(FRONTENDS) $(PYTEST) -m 'not frameworks and not container and not browser' tests/conformance $(ARGS)
 	$(FRAMEWORKS)/$(subst $(VENV)/,,$(PYTEST)) -m frameworks $(IMPORTED) $(ARGS)
 
 $(VENV)/.container: $(VENV)/.dev
@@ -103,8 +106,24 @@ test-container: $(VENV)/.container
 	tests/container/install_tools.sh
 	$(BIN)/pytest --quiet -m container tests/container -rs -s $(ARGS)
 
+$(VENV)/.browser: $(VENV)/.dev
+	$(INSTALL) '.[cpu,dev,browser]'
+	@touch $@
+
+# The console in a real browser: Debian's where it may be installed; without one the tests say so and are skipped. Pictures
+# of every page are left in .console-screenshots.
+test-console: $(VENV)/.browser
+	tests/console/install_chromium.sh
+	$(BIN)/pytest --quiet -m browser tests/console -rs $(ARGS)
+
 check: $(VENV)/.serve
 	$(BIN)/tensorquay check $(REPO)
+
+boards: $(VENV)/.dev
+	$(BIN)/python -m tests.tools.boards
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m tests.tools.references
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench $(ARGS)
@@ -127,8 +146,8 @@ fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m tests.fuzz --seconds=$(SECONDS) $(ARGS)
 
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --extra cpu --extra dev --extra fuzz --extra container --no-header --no-annotate \
+	uv pip compile --quiet --universal --python-version 3.11 --extra cpu --extra dev --extra fuzz --extra container --extra browser --no-header --no-annotate \
 		--upgrade pyproject.toml --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) $(FRAMEWORKS) .container .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(FRAMEWORKS) .container .console-screenshots .mypy_cache .ruff_cache .pytest_cache .hypothesis

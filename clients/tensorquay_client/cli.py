@@ -58,6 +58,7 @@ def _read_headers(_ctx: click.Context, _parameter: click.Parameter, given: Seque
 @click.option(
     "--url",
     default=None,
+    metavar="URL",
     help="Server; localhost:8000, or localhost:8001 with --grpc. Also TENSORQUAY_URL, TENSORQUAY_GRPC_URL.",
 )
 @click.option(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tensorquay_convert.command_line import (
+    EXIT_CODES,
     MEMORY_LIMIT,
     OUTPUT,
     REPOSITORY,
@@ -77,7 +78,11 @@ def _read_kind(_ctx: click.Context, _option: click.Parameter, text: str | None) 
 _OPTIONS: tuple[Callable[..., Any], ...] = (
     click.argument("source"),
     click.option("--name", help="Name of the model in the repository; not needed with --output or --dry-run."),
-    click.option("--version", type=click.IntRange(1, 2**63 - 1), help="Default: the highest there is, plus 1."),
+    click.option(
+        "--version",
+        type=click.IntRange(1, 2**63 - 1),
+        help="Publish as this version; else the highest there is, plus 1.",
+    ),
     REPOSITORY,
     click.option(
         "--output", type=click.Path(path_type=Path), help="Write the version's folder here, into no repository."
@@ -92,14 +97,14 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
         callback=_read_kind,
         help="What the source is, instead of finding out.",
     ),
-    click.option("--weights", help="For factories: safetensors, or a state dict."),
+    click.option("--weights", metavar="FILE", help="Weights for a factory: safetensors, or a state dict."),
     click.option(
         "--input",
         "inputs",
         multiple=True,
         metavar="NAME:DTYPE[AXIS,…]",
         callback=_read_inputs,
-        help="An input, where the source does not tell; repeatable. image:float32[batch,3,224,224]",
+        help="An input, where the source does not tell, as in image:float32[batch,3,224,224]; repeatable.",
     ),
     click.option("--output-name", "outputs", multiple=True, metavar="NAME", help="Keep this output; repeatable."),
     click.option(
@@ -107,7 +112,7 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
         multiple=True,
         metavar="INPUT:AXIS=NAME",
         callback=_read_dynamic,
-        help="A dynamic axis; repeatable. input_ids:1=seq",
+        help="A dynamic axis, as in input_ids:1=seq; repeatable.",
     ),
     click.option("--static", is_flag=True, help="Keep every axis as it is, the batch too."),
     click.option(
@@ -117,7 +122,12 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
         metavar="FILE",
         help="Inputs for the proof (npz, npy, json, images); repeatable.",
     ),
-    click.option("--signature", default="", help="Of a SavedModel; else serving_default, or the only one."),
+    click.option(
+        "--signature",
+        default="",
+        metavar="NAME",
+        help="Signature of a SavedModel; else serving_default, or the only one.",
+    ),
     click.option("--opset", type=click.IntRange(7, 99), help="ONNX operator set; else the exporter's own."),
     click.option(
         "--max-batch", type=click.IntRange(1, 65536), default=32, show_default=True, help="Largest batch of the proof."
@@ -126,7 +136,7 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     click.option("--rtol", type=click.FloatRange(0), help="Largest relative error; else by dtype."),
     click.option("--min-cosine", type=click.FloatRange(-1, 1), help="Least cosine of an output with the source's."),
     click.option("--min-top1", type=click.FloatRange(0, 1), help="Least share of rows with the same largest entry."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of the proof's made-up inputs."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of the proof's made-up inputs."),
     click.option("--trust-pickle", is_flag=True, help="Read a pickle, which runs the code in it."),
     click.option("--untrusted", is_flag=True, help="Refuse what runs code; pass no secrets to the worker."),
     click.option("--python", default="", metavar="PATH", help="Interpreter that has the framework."),
@@ -137,10 +147,13 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
         default=DEFAULT_TIMEOUT_S,
         show_default=True,
         metavar="SECONDS",
-        help="For conversion and proof together.",
+        help="Longest time of conversion and proof together.",
     ),
     click.option(
-        "--report", type=click.Path(path_type=Path), metavar="DIR", help="Put report, provenance and log there, always."
+        "--report",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder for report, provenance and log, also of an import that fails.",
     ),
     *OUTPUT,
 )
@@ -150,6 +163,7 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     "import",
     short_help="Convert a trained model to ONNX, prove it, publish it.",
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES,
 )
 @with_options(_OPTIONS)
 @click.pass_context

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tensorquay_convert.errors import CommandFailed
+from tensorquay_convert.errors import CommandFailed, ExitCode
 from tensorquay_convert.progress import Bar, Lines, Silence
 from tensorquay_convert.surroundings import own_environment
 
@@ -25,6 +25,13 @@ DEFAULT_REPOSITORY = "model_repo"
 REPOSITORY_VARIABLE = "TENSORQUAY_MODEL_REPOSITORY"
 PIPE_COLUMNS = 10_000
 """Nothing is wrapped where no terminal ends the lines."""
+
+EXIT_CODES = (
+    "Exit codes: "
+    + ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ExitCode)
+    + "; 130, 143: stopped by Ctrl-C or SIGTERM, nothing published."
+)
+"""The end of each command's help."""
 
 _BYTES = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[kKmMgGtT]?)(?:i?[bB])?")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -84,7 +91,10 @@ def read_sizes(_ctx: click.Context, _option: click.Parameter, text: str | None) 
 
 
 MEMORY_LIMIT = click.option(
-    "--memory-limit", metavar="BYTES", callback=read_bytes, help="4GiB, 800M …; else four fifths of what is available."
+    "--memory-limit",
+    metavar="BYTES",
+    callback=read_bytes,
+    help="Most memory of its processes together, as in 4GiB or 800M; else four fifths of what is available.",
 )
 REPOSITORY = click.option(
     "--repository",
@@ -97,10 +107,10 @@ OUTPUT = (
         type=click.Choice(["auto", "plain", "json", "none"]),
         default="auto",
         show_default=True,
-        help="On standard error; json: one object a line.",
+        help="How progress is told on standard error; auto: a bar on a terminal, lines else; json: one object a line.",
     ),
     click.option("--quiet", is_flag=True, help="Say nothing but errors."),
-    click.option("--json", "as_json", is_flag=True, help="Result or failure as one object on standard output."),
+    click.option("--json", "as_json", is_flag=True, help="Print the result or the failure as one JSON object."),
 )
 
 

@@ -110,7 +110,11 @@ def _zip(path: Path, shown: str) -> SourceKind:
     if flat and all(name.endswith(".npy") for name in flat):
         raise BadSource(f"'{shown}' holds NumPy arrays", remedy="arrays are inputs: give it with --example")
     if "MAR-INF/MANIFEST.json" in flat:
-        raise BadSource(f"'{shown}' is a TorchServe archive", remedy="unpack it and import the model in it")
+        raise BadSource(
+            f"'{shown}' is a TorchServe archive",
+            remedy="unzip it and import the file that its MAR-INF/MANIFEST.json calls serializedFile; what its handler "
+            "does before and after the model is not run here and moves to the client, or into the model",
+        )
     listed = ", ".join(sorted(names)[:5])
     raise BadSource(
         f"'{shown}' is a zip archive of no known kind" + (f"; it holds {listed}" if listed else "; it is empty"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tensorquay_convert.command_line import (
+    EXIT_CODES,
     MEMORY_LIMIT,
     OUTPUT,
     REPOSITORY,
@@ -82,19 +83,19 @@ TIME_BUDGET = click.option(
     show_default=True,
     callback=read_seconds,
     metavar="TIME",
-    help="No new variant is begun after it.",
+    help="Time after which no new variant is begun.",
 )
 _OPTIONS: tuple[Callable[..., Any], ...] = (
     click.argument("model"),
     REPOSITORY,
-    click.option("--version", type=click.IntRange(1, 2**63 - 1), help="Of the model; else the highest."),
+    click.option("--version", type=click.IntRange(1, 2**63 - 1), help="Version of the model; else the highest."),
     *DATA,
     click.option("--min-cosine", type=click.FloatRange(-1, 1), help="Least mean cosine of an output.  [default: 0.99]"),
     click.option(
         "--metric",
         type=click.Choice([each.value for each in Metric]),
         callback=_lower(Metric),
-        help="With --labels; else top1 for classes, rmse for numbers.",
+        help="What --labels judge by; else top1 for classes, rmse for numbers.",
     ),
     click.option("--judge", "output_name", default="", metavar="OUTPUT", help="The output that labels are about."),
     click.option(
@@ -112,7 +113,7 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
         multiple=True,
         callback=_read_axes,
         metavar="AXIS=N,…",
-        help="Sizes of another dynamic axis; repeatable. seq=16,128",
+        help="Sizes of another dynamic axis, as in seq=16,128; repeatable.",
     ),
     click.option(
         "--objective",
@@ -127,23 +128,30 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
         type=click.Choice(["cpu", "cuda", "tensorrt"]),
         default="cpu",
         show_default=True,
-        help="To run on.",
+        help="Execution provider to run on.",
     ),
     click.option(
-        "--threads", type=click.IntRange(0, 1024), default=0, show_default=True, help="0: all usable processors."
+        "--threads",
+        type=click.IntRange(0, 1024),
+        default=0,
+        show_default=True,
+        help="Threads of a run; 0: all usable processors.",
     ),
     click.option(
         "--only", multiple=True, type=click.Choice(_FAMILIES), help="Try only variants of this kind; repeatable."
     ),
     TIME_BUDGET,
-    click.option("--seed", type=int, default=0, show_default=True, help="Of drawn samples and splits."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of drawn samples and splits."),
     click.option("--name", default="", help="Publish under this name; else the model's own, as its next version."),
     click.option(
         "--output", type=click.Path(path_type=Path), help="Write the version's folder here, into no repository."
     ),
     click.option("--dry-run", is_flag=True, help="Measure and report, and keep nothing."),
     click.option(
-        "--report", type=click.Path(path_type=Path), metavar="DIR", help="Put report and record there, always."
+        "--report",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder for report and record, also when nothing is published.",
     ),
     MEMORY_LIMIT,
     *OUTPUT,
@@ -154,6 +162,7 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     "optimize",
     short_help="Make a model faster here, keep it only if it is measured and right.",
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES,
 )
 @with_options(_OPTIONS)
 @click.pass_context

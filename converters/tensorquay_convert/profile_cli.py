@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tensorquay_convert.command_line import (
+    EXIT_CODES,
     MEMORY_LIMIT,
     OUTPUT,
     REPOSITORY,
@@ -63,7 +64,7 @@ def _read_threads(ctx: click.Context, option: click.Parameter, text: str | None)
 _OPTIONS: tuple[Callable[..., Any], ...] = (
     click.argument("model"),
     REPOSITORY,
-    click.option("--version", type=click.IntRange(1, 2**63 - 1), help="Of the model; else the highest."),
+    click.option("--version", type=click.IntRange(1, 2**63 - 1), help="Version of the model; else the highest."),
     click.option("--data", multiple=True, metavar="FILE", help="Inputs (npz, npy, json, images); repeatable."),
     click.option(
         "--batch",
@@ -85,7 +86,7 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
         type=click.Choice(["cpu", "cuda", "tensorrt"]),
         default="cpu",
         show_default=True,
-        help="To run on.",
+        help="Execution provider to run on.",
     ),
     click.option(
         "--size",
@@ -94,7 +95,7 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
         multiple=True,
         callback=_read_axes,
         metavar="AXIS=N",
-        help="The size of another dynamic axis; repeatable. seq=128",
+        help="The size of another dynamic axis, as in seq=128; repeatable.",
     ),
     click.option(
         "--seconds",
@@ -102,23 +103,28 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
         show_default=True,
         callback=read_seconds,
         metavar="TIME",
-        help="For measuring; loading comes on top.",
+        help="Time for measuring; loading comes on top.",
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of drawn inputs, and of the order."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of drawn inputs, and of the order."),
     click.option(
         "--report",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Put profile.html, profile.json and trace.json there.",
+        help="Folder for profile.html, profile.json and trace.json.",
     ),
     click.option(
         "--trace",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Put the trace there (Chrome's format, for Perfetto).",
+        help="File for the trace (Chrome's format, for Perfetto).",
     ),
     click.option(
-        "--timeout", default="15m", show_default=True, callback=read_seconds, metavar="TIME", help="For all of it."
+        "--timeout",
+        default="15m",
+        show_default=True,
+        callback=read_seconds,
+        metavar="TIME",
+        help="Longest time of all of it.",
     ),
     MEMORY_LIMIT,
     *OUTPUT,
@@ -129,6 +135,7 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     "profile",
     short_help="Measure where a model's time goes, and which batch size and threads are best.",
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES,
 )
 @with_options(_OPTIONS)
 @click.pass_context

@@ -11,11 +11,10 @@ import asyncio
 import contextlib
 import logging
 import os
-import platform
 import select
 import signal
 import sys
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -28,14 +27,15 @@ from tensorquay.config.effective import Defaults
 from tensorquay.config.machine import cpu_facts
 from tensorquay.config.model import ModelConfig
 from tensorquay.config.resources import cpu_budget
-from tensorquay.config.server import ServerConfig
-from tensorquay.config.surroundings import user_cache
+from tensorquay.config.server import ControlMode, ServerConfig
+from tensorquay.config.surroundings import otel_variables, user_cache
 from tensorquay.core.clock import SystemClock
 from tensorquay.core.collector import relax
 from tensorquay.core.errors import ServingError
 from tensorquay.core.messages import ServerMetadata
 from tensorquay.doors import OpenDoors
 from tensorquay.engine import AdmissionLimits, InferenceEngine
+from tensorquay.figures import Figures, FrontEndFigures
 from tensorquay.importing.cache import ImportCache
 from tensorquay.importing.command import ImportLimits
 from tensorquay.importing.service import ImportService
@@ -45,6 +45,8 @@ from tensorquay.lifecycle.loader import Loader
 from tensorquay.lifecycle.manager import ModelManager
 from tensorquay.lifecycle.optimizes import NoOptimizing, OptimizesVersions
 from tensorquay.lifecycle.settings import LifecycleSettings, StartReport
+from tensorquay.live.feed import LiveFeed, Subject
+from tensorquay.live.process import Inside, Process
 from tensorquay.optimizing.command import OptimizeLimits
 from tensorquay.optimizing.memory import OutcomeMemory
 from tensorquay.optimizing.service import OptimizeService
@@ -52,7 +54,7 @@ from tensorquay.repository.snapshot import RepositoryUnreadable
 from tensorquay.shared_memory import SharedMemoryRegistry
 from tensorquay.telemetry.log_settings import LogSettings
 from tensorquay.telemetry.logs import Logs
-from tensorquay.telemetry.prometheus import Metrics, VersionState
+from tensorquay.telemetry.otel import TracingUnusable, span_recorder
 from tensorquay.telemetry.statistics import StatisticsTable
 from tensorquay.telemetry.tracing import TraceRecorder
 from tensorquay.transport.event_loop import loop_factory
@@ -95,8 +97,12 @@ def run(config: ServerConfig) -> int:
         return 1
     relax()
     try:
+        server = _Server(config, logs)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            code = runner.run(_Server(config, logs).serve())
+            code = runner.run(server.serve())
+    except TracingUnusable as error:
+        _complain(error.message)
+        return 1
     finally:
         logs.close()
     if logs.stuck:
@@ -149,6 +155,9 @@ class _Server:
         self._registry = BackendRegistry()
         self._statistics = StatisticsTable(self._clock)
         self._traces = TraceRecorder(config)
+        self._spans = span_recorder(config, otel_variables(), version=__version__, clock=self._clock)
+        self._importer = _importer(config)
+        self._optimizer = _optimizer(config, self._threads)
         self._manager = self._make_manager()
         self._engine = InferenceEngine(
             self._manager,
@@ -161,18 +170,23 @@ class _Server:
             log_settings=LogSettings(logs),
             strict_readiness=config.strict_readiness,
         )
-        self._doors = OpenDoors(config, self._engine, clock=self._clock)
+        self._started_ms = self._clock.wall_ms()
+        self._feed = self._make_feed()
+        self._doors = OpenDoors(config, self._engine, self._feed, clock=self._clock, spans=self._spans)
+        self._figures = self._make_figures()
 
     async def serve(self) -> int:
         """The whole life, in order."""
         stopping = asyncio.Event()
         with self._signals(stopping):
             try:
-                await self._doors.open(self._metrics().render)
+                await self._doors.open(self._figures.render)
             except ServingError as error:
                 _complain(error.message)
                 await self._doors.shut(0)
                 return 1
+            self._feed.start()
+            self._figures.start()
             starting = asyncio.ensure_future(self._manager.start())
             stop_asked = asyncio.ensure_future(stopping.wait())
             await asyncio.wait((starting, stop_asked), return_when=asyncio.FIRST_COMPLETED)
@@ -199,12 +213,12 @@ class _Server:
                 defaults=Defaults(max_batch_size=config.default_max_batch_size),
                 cpu=cpu_facts(),
             ),
-            partial(Batcher, max_pending=config.max_queue_requests),
+            partial(Batcher, max_pending=config.max_queue_requests, spans=self._spans),
             self._statistics,
             clock=self._clock,
             load_threads=config.model_load_thread_count,
-            importer=_importer(config),
-            optimizer=_optimizer(config, self._threads),
+            importer=self._importer,
+            optimizer=self._optimizer,
         )
         settings = LifecycleSettings(
             mode=config.model_control_mode,
@@ -218,23 +232,48 @@ class _Server:
         name = declared.backend or declared.platform.removesuffix("_onnx") or DEFAULT
         return self._registry.get(name)
 
-    def _metrics(self) -> Metrics:
-        admission = self._engine.admission
-        return Metrics(
+    def _make_figures(self) -> Figures:
+        doors, importer, optimizer = self._doors, self._importer, self._optimizer
+        return Figures(
             self._statistics,
-            states=lambda: [
-                VersionState(entry.name, entry.version, entry.state) for entry in self._manager.index() if entry.version
-            ],
-            build={"version": __version__, "python": platform.python_version()},
-            tags=self._tags,
-            rejected=lambda: {"requests": admission.refused_requests, "bytes": admission.refused_bytes},
-            inflight=lambda: (admission.requests, admission.bytes),
-            frontends=self._doors.frontend_counts if self._config.frontends else None,
+            self._manager,
+            self._engine.admission,
+            frontends=FrontEndFigures(doors.frontend_counts, doors.frontend_pids) if self._config.frontends else None,
+            imports=importer.counters if isinstance(importer, ImportService) else None,
+            optimizations=optimizer.counters if isinstance(optimizer, OptimizeService) else None,
+            spans=None if self._spans is None else self._spans.counts,
         )
 
-    def _tags(self, name: str) -> Mapping[str, str]:
-        model = self._manager.catalogue.get(name)
-        return model.highest.effective.config.metric_tags if model is not None else {}
+    def _make_feed(self) -> LiveFeed:
+        process = Process(self._inside, lambda: self._doors.frontend_pids())  # noqa: PLW0108  the doors are made after the feed
+        subject = Subject(
+            self._statistics,
+            self._manager,
+            process.read,
+            self._hello,
+            may_load=self._config.model_control_mode is ControlMode.EXPLICIT,
+        )
+        return LiveFeed(subject, clock=self._clock)
+
+    def _inside(self) -> Inside:
+        admission = self._engine.admission
+        refused = admission.refused_requests + admission.refused_bytes + sum(self._statistics.refusals.values())
+        return Inside(admission.requests, admission.bytes, refused)
+
+    def _hello(self) -> dict[str, object]:
+        config, ports = self._config, self._doors.ports()
+        return {
+            "name": config.server_id,
+            "version": __version__,
+            "started_ms": self._started_ms,
+            "control_mode": config.model_control_mode.value,
+            "threads": self._threads,
+            "threads_because": self._threads_because,
+            "frontends": config.frontends,
+            "console": self._doors.has_console,
+            "extensions": EXTENSIONS,
+            **{f"{name}_port": port for name, port in ports.items()},
+        }
 
     def _started(self, starting: asyncio.Future[StartReport]) -> bool:
         """Tell how the start went; False when the process must end."""
@@ -283,6 +322,7 @@ class _Server:
 
     def _begin_drain(self) -> None:
         self._engine.begin_drain()
+        self._feed.end()
         self._doors.drain()
 
     async def _stop(self) -> bool:
@@ -292,8 +332,12 @@ class _Server:
         clean = await self._within(deadline_s, self._engine.drained(), "requests were still being served")
         await asyncio.sleep(min(_LINGER_S, self._left_s(deadline_s)))
         await self._doors.shut(self._left_s(deadline_s))
+        await self._feed.close()
         clean &= await self._within(deadline_s, self._manager.close(), "models were still being unloaded")
+        self._figures.stop()
         self._traces.close()
+        if self._spans is not None:
+            self._spans.close()
         if not clean:
             # A native call that does not return would keep the interpreter from ending.
             self._logs.close()

@@ -26,8 +26,10 @@ _BUILT_IN = {
     "serve": ("tensorquay.commands.serve:serve", "Serve the models of a repository."),
     "check": ("tensorquay.commands.check:check", "Check a repository without serving it."),
     "models": ("tensorquay.commands.models:models", "Show, load and unload the models of a running server."),
+    "top": ("tensorquay.commands.top:top", "Watch a running server."),
     "version": ("tensorquay.commands.version:version", "Show versions."),
     "health": ("tensorquay.commands.health:health", "Ask a running server whether it is ready."),
+    "doctor": ("tensorquay.commands.doctor.command:doctor", "Say what keeps the server from working."),
 }
 
 
@@ -44,7 +46,14 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name in _BUILT_IN:
             module, _, name = _BUILT_IN[cmd_name][0].partition(":")
-            found = getattr(import_module(module), name)
+            try:
+                found = getattr(import_module(module), name)
+            except ImportError as exc:
+                doctor = "" if cmd_name == "doctor" else "; 'tensorquay doctor' says which"
+                raise click.ClickException(
+                    f"'{cmd_name}' cannot be loaded, a package of this installation is missing or broken: {exc}. "
+                    f"pip install --force-reinstall 'tensorquay[cpu]' repairs all{doctor}"
+                ) from exc
             assert isinstance(found, click.Command)
             return found
         point = _plugins().get(cmd_name)
@@ -90,7 +99,12 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
         ctx.exit(0)
 
 
-@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 used wrongly.",
+)
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
 )

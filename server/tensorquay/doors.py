@@ -11,11 +11,13 @@ import asyncio
 import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tensorquay.banner import Doors
-from tensorquay.config.server import GrpcTransport, HttpTransport, RestrictedKey, ServerConfig
+from tensorquay.config.server import GrpcTransport, HttpTransport, ServerConfig
+from tensorquay.config.server_values import RestrictedKey
 from tensorquay.config.tls import TlsFiles
 from tensorquay.core.clock import Clock
 from tensorquay.engine import InferenceEngine
@@ -26,10 +28,15 @@ from tensorquay.grpc_api import infer as grpc_infer
 from tensorquay.grpc_api.control import control_methods
 from tensorquay.grpc_api.native_server import NativeGrpcServer
 from tensorquay.http_api import infer as http_infer
+from tensorquay.http_api.browsers import Browsers
 from tensorquay.http_api.control import control_app
 from tensorquay.http_api.door import HttpDoor
 from tensorquay.http_api.hot import HotRoutes
 from tensorquay.http_api.metrics import MetricsDoor
+from tensorquay.http_api.pages import console_pages
+from tensorquay.live.feed import LiveFeed
+from tensorquay.telemetry.otel import SpanRecorder
+from tensorquay.transport.access_log import AccessLog
 from tensorquay.transport.asgi import AsgiServer
 from tensorquay.transport.h1_server import H1Limits, H1Server
 from tensorquay.transport.listen import bind, port_of, reserve
@@ -38,17 +45,31 @@ from tensorquay.transport.tls import PortContext, tls_ports
 if TYPE_CHECKING:
     from tensorquay.grpc_api.aio_server import GrpcServer
 
-Render = Callable[[], tuple[bytes, str]]
+Render = Callable[[], Awaitable[tuple[bytes, str]]]
 """The metrics page and its content type."""
 
 
 class OpenDoors:
     """See the module. Loop-confined; owner: `app.py`."""
 
-    def __init__(self, config: ServerConfig, engine: InferenceEngine, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        engine: InferenceEngine,
+        feed: LiveFeed,
+        *,
+        clock: Clock,
+        spans: SpanRecorder | None = None,
+    ) -> None:
         self._config = config
         self._engine = engine
+        self._feed = feed
+        self._pages = console_pages() if config.console else {}
         self._clock = clock
+        self._access = AccessLog(clock) if config.access_log else None
+        self._spans = spans
+        # Front ends begin the traces of what comes in by them.
+        self._sampler = None if spans is None else spans.sampler
         self._bound: dict[str, socket.socket] = {}
         self._servers: list[AsgiServer | H1Server] = []
         self._grpc: GrpcServer | NativeGrpcServer | None = None
@@ -100,6 +121,22 @@ class OpenDoors:
             frontends=config.frontends,
         )
 
+    def ports(self) -> dict[str, int | None]:
+        """The port numbers, for programs; None for a door that is closed."""
+        bound = {name: port_of(each) for name, each in self._bound.items()}
+        if self._grpc is not None:
+            bound["grpc"] = self._grpc.port
+        return {name: bound.get(name) for name in ("http", "grpc", "metrics")}
+
+    @property
+    def has_console(self) -> bool:
+        """Whether the HTTP door shows the console."""
+        return bool(self._pages)
+
+    def frontend_pids(self) -> tuple[int, ...]:
+        """Process ids of the front ends that are alive."""
+        return () if self._frontends is None else self._frontends.pids
+
     def frontend_counts(self) -> tuple[int, int]:
         """Front ends that are alive, and restarts so far."""
         return (0, 0) if self._frontends is None else (self._frontends.alive, self._frontends.restarts)
@@ -126,9 +163,18 @@ class OpenDoors:
         config = self._config
         hot, door = self._http_handlers()
         if config.http_transport is HttpTransport.ASGI:
-            return AsgiServer(door, bound, tls=tls)
+            return AsgiServer(door, bound, tls=tls, access=self._access)
         limits = H1Limits(max_body_bytes=config.http_max_input_size, max_receiving_bytes=config.max_inflight_bytes)
-        return H1Server(hot, door, bound, clock=self._clock, limits=limits, access_log=config.access_log, tls=tls)
+        return H1Server(
+            hot,
+            door,
+            bound,
+            clock=self._clock,
+            limits=limits,
+            access_log=config.access_log,
+            tls=tls,
+            apart=http_infer.context_apart(_pattern(config.http_header_forward_pattern)),
+        )
 
     def _http_handlers(self) -> tuple[HotRoutes, HttpDoor]:
         config = self._config
@@ -136,15 +182,23 @@ class OpenDoors:
             self._engine,
             max_body_bytes=config.http_max_input_size,
             forward_headers=_pattern(config.http_header_forward_pattern),
+            access_log=config.access_log,
         )
-        hot = HotRoutes(self._engine, infer, restricted=_pairs(config.http_restricted_api))
+        hot = HotRoutes(
+            self._engine,
+            infer,
+            restricted=_pairs(config.http_restricted_api),
+            browsers=Browsers(config.http_own_name),
+            sampler=self._sampler,
+        )
         door = HttpDoor(
             hot,
-            control_app(self._engine, max_body_bytes=config.http_max_input_size),
+            control_app(self._engine, self._feed, max_body_bytes=config.http_max_input_size, pages=self._pages),
             clock=self._clock,
             max_body_bytes=config.http_max_input_size,
             max_receiving_bytes=config.max_inflight_bytes,
-            access_log=config.access_log,
+            # Our own transport writes the lines of all its requests.
+            access_log=self._access if config.http_transport is HttpTransport.ASGI else None,
         )
         return hot, door
 
@@ -167,6 +221,7 @@ class OpenDoors:
                 restricted=restricted,
                 max_message_bytes=config.grpc_max_message_size,
                 tls=None if tls is None else tls.certificates,
+                access=self._access,
             )
         return NativeGrpcServer(
             self._engine,
@@ -177,11 +232,14 @@ class OpenDoors:
             max_message_bytes=config.grpc_max_message_size,
             max_receiving_bytes=config.max_inflight_bytes,
             tls=tls,
+            access=self._access,
         )
 
     def _grpc_handler(self) -> grpc_infer.InferHandler:
         return grpc_infer.InferHandler(
-            self._engine, forward_metadata=_pattern(self._config.grpc_header_forward_pattern)
+            self._engine,
+            forward_metadata=_pattern(self._config.grpc_header_forward_pattern),
+            sampler=self._sampler,
         )
 
     # -- front ends
@@ -216,8 +274,16 @@ class OpenDoors:
             max_unsent_bytes=max(config.max_inflight_bytes // count, 1),
             access_log=config.access_log,
             regions=config.allow_client_shm,
+            sampling=None if self._spans is None else astuple(self._spans.rule.shared(count)),
         )
-        owned = Owned(self._engine, hot=hot, grpc=self._grpc_handler(), control=control_methods(self._engine))
+        owned = Owned(
+            self._engine,
+            hot=hot,
+            grpc=self._grpc_handler(),
+            control=control_methods(self._engine),
+            access_log=config.access_log,
+            spans=None if self._spans is None else self._spans.ended,
+        )
         return FrontEnds(count, template, owned, door, clock=self._clock)
 
 

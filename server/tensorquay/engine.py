@@ -22,6 +22,7 @@ from tensorquay.core.errors import (
     ErrorKind,
     NotFound,
     Overloaded,
+    Rejection,
     ServingError,
     Unavailable,
 )
@@ -38,6 +39,7 @@ from tensorquay.core.messages import (
     ServerMetadata,
 )
 from tensorquay.core.packed import Part, Ride
+from tensorquay.core.request_trace import RequestTrace
 from tensorquay.core.signature import ShapeKey, Signature
 from tensorquay.core.tensors import Tensor
 from tensorquay.lifecycle.lease import ServedVersion
@@ -110,9 +112,10 @@ class InferenceEngine:
 
     # -- predictions
 
-    def infer(self, request: InferRequest, reply: Reply) -> Ticket:
+    def infer(self, request: InferRequest, reply: Reply, trace: RequestTrace | None = None) -> Ticket:
         """Accept `request`; `reply` is called exactly once, later, on the loop.
 
+        Args: trace: of a sampled request, which its door ends.
         Raises: ServingError when it is refused; `reply` is then never called and nothing was accepted.
         """
         served: ServedVersion | None = None
@@ -121,17 +124,37 @@ class InferenceEngine:
                 self._refuse_if_closed(request)
             version = parse_version(request.model_version) if request.model_version else None
             served = self._manager.acquire(request.model_name, version)
-            return self._submit(served, request, reply)
+            return self._submit(served, request, reply, trace)
         except ServingError as error:
-            if served is not None:
-                served.stats.request_failed(_reason(error), self._clock.now_ns() - request.arrival_ns)
+            if trace is not None:
+                trace.asks(request.model_name, request.model_version, request.id)
+            if served is None:
+                self.refused(error.kind)
+            else:
+                self._count_failure(served, error, self._clock.now_ns() - request.arrival_ns)
                 self._manager.release(served)
             raise error.for_request(request.id) from error
         except Exception:
-            # Our bug: the edge words it, but the lease must not stay behind.
-            if served is not None:
+            # Our bug: the edge words it, but the lease must not stay behind, and it was a failure to somebody.
+            bug = ServingError("internal error")
+            if served is None:
+                self.refused(bug.kind)
+            else:
+                self._count_failure(served, bug, self._clock.now_ns() - request.arrival_ns)
                 self._manager.release(served)
             raise
+
+    def refused(self, kind: ErrorKind) -> None:
+        """See `Predictor.refused`."""
+        self._statistics.refused(kind)
+
+    @staticmethod
+    def _count_failure(served: ServedVersion, error: ServingError, total_ns: int) -> None:
+        reason = _reason(error)
+        rejection = error.rejection
+        if rejection is None and reason is FailureReason.REJECTED:
+            rejection = Rejection.OTHER
+        served.stats.request_failed(reason, total_ns, rejection)
 
     async def infer_async(self, request: InferRequest) -> InferResponse:
         """`infer` for coroutines. Cancelling the caller cancels the request.
@@ -167,16 +190,20 @@ class InferenceEngine:
         if request.deadline_ns is not None and request.deadline_ns <= self._clock.now_ns():
             raise DeadlineExceeded("Deadline Exceeded: the request's deadline had passed when it arrived")
 
-    def _submit(self, served: ServedVersion, request: InferRequest, reply: Reply) -> Ticket:
+    def _submit(self, served: ServedVersion, request: InferRequest, reply: Reply, spans: RequestTrace | None) -> Ticket:
         signature = served.signature
         arrays, rows, key, byte_size = signature.check(request.inputs, request.layout)
         asked = request.outputs
         wanted = None if asked is None else tuple([signature.output_index(output.name) for output in asked])
         inside = self.admission
         if inside.requests >= self._most_requests or inside.bytes + byte_size > self._most_bytes:
-            self._admit(byte_size)
+            self._admit(served, rows, byte_size)
         ticket = Ticket(self, served, request, reply, arrays, rows, key, byte_size, wanted)
-        if self.traces.enabled:
+        if spans is not None:
+            ticket.trace = spans
+            spans.asks(request.model_name, request.model_version, request.id)
+            spans.accepted(served.version_text, served.loaded.properties.get("providers", ""), rows)
+        elif self.traces.enabled:
             ticket.trace = self._begin_trace(served, request)
         served.batcher.submit(ticket)
         # Counted only now: a full queue raises above, and what was not accepted must not be released.
@@ -191,23 +218,27 @@ class InferenceEngine:
             trace.event("QUEUE_START", self._clock.now_ns())
         return trace
 
-    def _admit(self, byte_size: int) -> None:
+    def _admit(self, served: ServedVersion, rows: int, byte_size: int) -> None:
         limits, inside = self._limits, self.admission
         if limits.max_requests and inside.requests >= limits.max_requests:
             inside.refused_requests += 1
+            served.batcher.turned_away(rows)
             raise Overloaded(
                 f"server overloaded: {inside.requests} requests are being served, at most {limits.max_requests} may; "
                 "retry after a pause (--max-inflight-requests)",
                 facts={"limit": limits.max_requests},
                 retry_after_s=_RETRY_AFTER_S,
+                rejection=Rejection.INFLIGHT_REQUESTS,
             )
         if limits.max_bytes and inside.bytes and inside.bytes + byte_size > limits.max_bytes:
             inside.refused_bytes += 1
+            served.batcher.turned_away(rows)
             raise Overloaded(
                 f"server overloaded: {inside.bytes} bytes of inputs are being served and this request brings "
                 f"{byte_size}, at most {limits.max_bytes} may; retry after a pause (--max-inflight-bytes)",
                 facts={"limit": limits.max_bytes, "got": byte_size},
                 retry_after_s=_RETRY_AFTER_S,
+                rejection=Rejection.INFLIGHT_BYTES,
             )
 
     def _last_has_left(self) -> None:
@@ -328,7 +359,7 @@ class InferenceEngine:
 class Ticket(Rider):
     """An accepted request: what rides, what is answered when it has ridden, and what cancels it. One object for all."""
 
-    __slots__ = ("_byte_size", "_engine", "_reply", "_request", "_served", "trace")
+    __slots__ = ("_byte_size", "_engine", "_reply", "_request", "_served")
 
     def __init__(
         self,
@@ -348,7 +379,6 @@ class Ticket(Rider):
         self._request = request
         self._reply = reply
         self._byte_size = byte_size
-        self.trace: Trace | None = None
 
     def cancel(self) -> None:
         """The client left. The reply is called with a Cancelled error unless it was called already."""
@@ -370,7 +400,7 @@ class Ticket(Rider):
             served.stats.request_succeeded(outcome.queue_ns, run.input_ns, run.infer_ns, run.output_ns, total_ns)
         else:
             assert isinstance(answer, ServingError)
-            served.stats.request_failed(_reason(answer), total_ns)
+            engine._count_failure(served, answer, total_ns)
             answer = answer.for_request(request.id)
         if self.trace is not None:
             self._finish_trace(self.trace, answer, now_ns)
@@ -415,7 +445,10 @@ class Ticket(Rider):
             for tensor, each in zip(ride, asked, strict=True)
         ]
 
-    def _finish_trace(self, trace: Trace, answer: InferResponse | ServingError, now_ns: int) -> None:
+    def _finish_trace(self, trace: Trace | RequestTrace, answer: InferResponse | ServingError, now_ns: int) -> None:
+        if isinstance(trace, RequestTrace):
+            trace.waited(self.pieces[0].enqueued_ns if self.pieces else self.enqueued_ns)
+            return
         if isinstance(answer, InferResponse):
             timings = answer.timings
             start_ns = self._request.arrival_ns + timings.queue_ns

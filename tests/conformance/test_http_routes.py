@@ -39,7 +39,7 @@ _ROUTES = [
     ("POST", "/v2/repository/index", 200),
     ("GET", "/v2/cudasharedmemory/status", 200),
     # No route at all.
-    ("GET", "/", 404),
+    ("GET", "/index.html", 404),
     ("GET", "/nosuch", 404),
     ("GET", "/v2/", 404),
     ("GET", "/v2/health", 404),
@@ -61,7 +61,9 @@ _ROUTES = [
     ("POST", "/v2/models//infer", 404),
     ("GET", "/v3", 404),
     # The path is known, the verb is not.
+    ("POST", "/", 405),
     ("POST", "/v2", 405),
+    ("POST", "/v2/live/now", 405),
     ("POST", "/v2/health/live", 405),
     ("PUT", "/v2/health/ready", 405),
     ("POST", "/v2/models/double", 405),

@@ -6,6 +6,7 @@ Images start from a stand-in for the base that the Dockerfile names, made of Deb
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,20 @@ class Engine:
             '[containers]\ndefault_ulimits = ["nofile=10000:10000", "nproc=4096:4096"]\n'
         )
         self.environment = {"CONTAINERS_CONF": str(settings)}
-        self._storage = [f"--storage-driver={self._driver()}", f"--root={STORE}/storage", f"--runroot={STORE}/state"]
+        with self.alone():
+            driver = self._driver()
+        self._storage = [f"--storage-driver={driver}", f"--root={STORE}/storage", f"--runroot={STORE}/state"]
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other run of these tests is inside such a block meanwhile; waits for the one that is.
+
+        For what has a fixed name in the storage: two runs at once would replace each other's containers and volumes.
+        """
+        with (STORE / "alone").open("w") as file:
+            # Given up with the process, however it ends.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def podman(self, *arguments: str, check: bool = True, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         """One command of podman."""
@@ -68,11 +82,17 @@ class Engine:
 
         Returns: the tag.
         """
-        self._make_base(_base_of(ROOT / "docker" / dockerfile))
+        with self.alone():
+            self._make_base(_base_of(ROOT / "docker" / dockerfile))
         named = (f"--file=docker/{dockerfile}", f"--tag={tag}")
         self._call("buildah", *self.build_options(), *arguments, *named, ".", timeout_s=1500)
         # What older builds left; what this one may be continued from stays.
         self.podman("image", "prune", "--force", "--filter=until=1h", check=False)
+        return tag
+
+    def build_here(self, folder: Path, tag: str) -> str:
+        """Build the Dockerfile in `folder`, with that folder as what it may copy from. Returns: the tag."""
+        self._call("buildah", *self.build_options(), f"--tag={tag}", str(folder), timeout_s=600)
         return tag
 
     def build_options(self) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import shutil
 import subprocess
@@ -16,15 +15,12 @@ from typing import Any
 import pytest
 import yaml
 from tests.container.files import DOCKERFILES, ROOT, Dockerfile, Ignored, read
-from tests.support import ask
-from tests.support.serving import RunningServer
 
 from tensorquay import cli
 from tensorquay.config.server import ServerConfig
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
-DASHBOARD: dict[str, Any] = json.loads((ROOT / "docker" / "grafana" / "dashboards" / "tensorquay.json").read_text())
 SETTINGS = {f"TENSORQUAY_{name.upper()}" for name in ServerConfig.model_fields}
 OURS = COMPOSE["services"]["tensorquay"]
 
@@ -116,7 +112,7 @@ def test_versions_that_a_dockerfile_names_are_those_of_the_pins() -> None:
     frameworks = read(ROOT / "docker" / "Dockerfile.import").arguments
     assert frameworks["TORCH_VERSION"] == pins("constraints-frameworks.txt")["torch"]
     assert set(frameworks["EXTRAS"].split()) == set(PROJECT["optional-dependencies"]) - {
-        *("cpu", "gpu", "dev", "fuzz", "container")
+        *("cpu", "gpu", "dev", "fuzz", "container", "browser")
     }
 
 
@@ -215,26 +211,46 @@ def test_prometheus_and_grafana_find_each_other_and_the_server() -> None:
     (provider,) = yaml.safe_load((provisioning / "dashboards" / "tensorquay.yaml").read_text())["providers"]
     mounted = [volume.split(":")[1] for volume in COMPOSE["services"]["grafana"]["volumes"]]
     assert provider["options"]["path"] in mounted
-    assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {source["uid"]}
+    # The dashboard takes the data source that is chosen, and Grafana's default is chosen first.
+    assert source["type"] == "prometheus"
+    assert source["isDefault"] is True
+    folder = COMPOSE["services"]["prometheus"]["volumes"][0].split(":")
+    (config,) = (each for each in COMPOSE["services"]["prometheus"]["command"] if each.startswith("--config.file="))
+    assert config == f"--config.file={folder[1]}/prometheus.yml"
+    (rules,) = yaml.safe_load((ROOT / "docker" / "prometheus" / "prometheus.yml").read_text())["rule_files"]
+    assert (ROOT / "docker" / folder[0] / rules).exists()
 
 
-def test_every_metric_of_the_dashboard_is_one_the_server_exports(server: RunningServer) -> None:
-    address, _, path = server.metrics.partition("/")
-    exported = set(re.findall(r"^(\w+)", _scrape(address, f"/{path or 'metrics'}"), re.MULTILINE))
-    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
-    for panel in DASHBOARD["panels"]:
-        assert panel["title"]
-        assert panel["description"]
-        for target in panel["targets"]:
-            used = set(re.findall(r"\b((?:nv|tensorquay|process)_\w+)", target["expr"]))
-            assert used, target
-            assert used <= exported, used - exported
+def test_services_are_asked_at_the_ports_they_listen_on() -> None:
+    published = {name: {port.split(":")[-1] for port in each["ports"]} for name, each in COMPOSE["services"].items()}
+    fresh = ServerConfig()
+    assert published == {
+        "tensorquay": {str(fresh.http_port), str(fresh.grpc_port), str(fresh.metrics_port)},
+        "prometheus": {"9090"},
+        "grafana": {"3000"},
+    }
+    for file in (ROOT / "docker" / "prometheus" / "prometheus.yml", *(ROOT / "docker" / "grafana").rglob("*.yaml")):
+        for name, port in re.findall(r"\b(tensorquay|prometheus|grafana):(\d+)", file.read_text()):
+            assert port in published[name], f"{file.name}: {name}:{port}"
 
 
-def _scrape(address: str, path: str) -> str:
-    answer = ask.exchange(address, ask.request(path, method="GET"))
-    assert answer.status == 200
-    return answer.body.decode()
+def test_grafana_reads_its_provisioning_where_it_is_mounted() -> None:
+    """The images' own layout: Grafana looks for provisioning in /etc/grafana, by these two names."""
+    mounted = dict(volume.split(":")[:2] for volume in COMPOSE["services"]["grafana"]["volumes"])
+    assert mounted["./grafana/provisioning"] == "/etc/grafana/provisioning"
+    folder = ROOT / "docker" / "grafana" / "provisioning"
+    assert {each.name for each in folder.iterdir()} == {"datasources", "dashboards"}
+    for file in folder.rglob("*.yaml"):
+        assert yaml.safe_load(file.read_text())["apiVersion"] == 1
+    home = COMPOSE["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    outside = {inside: source for source, inside in mounted.items()}
+    assert (ROOT / "docker" / outside[home.rpartition("/")[0]] / home.rpartition("/")[2]).exists()
+
+
+@pytest.mark.container
+def test_compose_takes_its_file() -> None:
+    """By the schema of the Compose specification, which the checker carries."""
+    assert "ok" in _tool("check-jsonschema", "--builtin-schema=vendor.compose-spec", str(ROOT / "docker/compose.yaml"))
 
 
 def _tool(name: str, *arguments: str) -> str:

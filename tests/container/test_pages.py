@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from tests.container.engine import LOCKED_DOWN, ROOT, Container, Engine, free_ports
+from tests.docs.markdown import SHELL, block_with, blocks_of
 from tests.support import ask
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / "container.md").read_text(), re.DOTALL | re.MULTILINE)
+PAGE = "docs/container.md"
+BLOCKS = [each.text for each in blocks_of(PAGE) if each.language in SHELL and not each.mark]
 
 MAKE_A_MODEL = """
 import skops.io
@@ -73,9 +75,7 @@ docker() {{
 
 
 def block(containing: str) -> str:
-    found = [text for text in BLOCKS if containing in text]
-    assert len(found) == 1, f"{len(found)} blocks with {containing!r}"
-    return found[0]
+    return block_with(PAGE, containing).text
 
 
 def test_every_block_is_run_here() -> None:
@@ -89,9 +89,10 @@ def test_every_block_is_run_here() -> None:
 def name_is_free(engine: Engine) -> Iterator[None]:
     """The page gives its container a name, and a run that was cut off may have left one."""
     remove = ("rm", "--force", "--ignore", "--time=0", "tensorquay")
-    engine.podman(*remove)
-    yield
-    engine.podman(*remove)
+    with engine.alone():
+        engine.podman(*remove)
+        yield
+        engine.podman(*remove)
 
 
 @pytest.mark.usefixtures("image", "name_is_free")

@@ -80,6 +80,12 @@ def pod(engine: Engine, image: str, tmp_path: Path) -> Iterator[Pod]:
     """The Deployment, ready, with the shipped models on its claim."""
     if shutil.which("catatonit") is None:
         pytest.skip("THE DEPLOYMENT WAS NOT RUN: a pod of podman's needs catatonit (Debian: apt-get install catatonit)")
+    with engine.alone():
+        yield from running(engine, image, tmp_path / "deployment.yaml")
+
+
+def running(engine: Engine, image: str, file: Path) -> Iterator[Pod]:
+    """The fixture `pod`; `file` is where podman is given the manifests. Pod and volumes have the manifests' names."""
     manifests = rendered("cpu")
     claim = only(manifests, "PersistentVolumeClaim")["metadata"]["name"]
     # Podman makes a volume of a ConfigMap, too. An interrupted run may have left both behind.
@@ -88,26 +94,25 @@ def pod(engine: Engine, image: str, tmp_path: Path) -> Iterator[Pod]:
     engine.podman("volume", "create", claim)
     (volume,) = json.loads(engine.podman("volume", "inspect", claim).stdout)
     shutil.copytree(ROOT / "model_repo", volume["Mountpoint"], dirs_exist_ok=True)
-    file = tmp_path / "deployment.yaml"
     file.write_text(played(f"localhost/{image}"))
     try:
         engine.podman("play", "kube", "--network=none", "--replace", str(file))
-        running = Pod(engine)
+        pod = Pod(engine)
 
         refusals: list[str] = []
 
         def ready() -> bool:
-            state = running.facts()["State"]
-            assert state["Status"] == "running", running.told()
-            status, told = running.run("tensorquay", "health")
+            state = pod.facts()["State"]
+            assert state["Status"] == "running", pod.told()
+            status, told = pod.run("tensorquay", "health")
             refusals.append(told)
             return status == 0
 
         try:
             until(ready, "the pod is ready", 120)
         except AssertionError as late:
-            raise AssertionError(f"{late}\n{refusals[-1:]}\n{running.told()}") from late
-        yield running
+            raise AssertionError(f"{late}\n{refusals[-1:]}\n{pod.told()}") from late
+        yield pod
     finally:
         engine.podman("play", "kube", "--down", str(file), check=False)
         engine.podman("volume", "rm", "--force", *volumes, check=False)

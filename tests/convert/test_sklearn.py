@@ -29,6 +29,7 @@ from sklearn import (  # noqa: E402
     mixture,
     naive_bayes,
     neighbors,
+    neural_network,
     pipeline,
     preprocessing,
     svm,
@@ -245,6 +246,28 @@ def test_types_that_are_not_sklearns_own_are_never_trusted(tmp_path: Path) -> No
     skops_io.dump(scaled(Own(), linear_model.LogisticRegression()).fit(*data("wine")), path)
     with pytest.raises(BadSource, match=r"not trusted: .*Own"):
         opened(path, trust_pickle=True)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ensemble.RandomForestClassifier(4, random_state=0),
+        lambda: ensemble.HistGradientBoostingClassifier(max_iter=3, random_state=0),
+        lambda: neighbors.KNeighborsClassifier(3),
+        lambda: neighbors.KNeighborsClassifier(3, algorithm="ball_tree", metric="manhattan"),
+        lambda: neural_network.MLPClassifier(4, max_iter=300, random_state=0, tol=0.1, n_iter_no_change=1),
+        lambda: ensemble.IsolationForest(n_estimators=4, random_state=0),
+    ],
+    ids=["forest", "histogram", "k-d tree", "ball tree", "perceptron", "isolation"],
+)
+def test_compiled_parts_of_scikit_learn_are_its_own(make: Callable[[], Any], tmp_path: Path) -> None:
+    path = tmp_path / "model.skops"
+    model = scaled(make()).fit(*data("wine"))
+    skops_io.dump(model, path)
+    # skops does not vouch for them by itself.
+    assert skops_io.get_untrusted_types(file=path)
+    rows = data("wine")[0][::9].astype(np.float32)
+    np.testing.assert_array_equal(opened(path).run({"input": rows})["label"].ravel(), model.predict(rows))
 
 
 @pytest.mark.parametrize("keep", [0.2, 0.6, 0.98])

@@ -29,13 +29,15 @@ def repo(tmp_path: Path) -> Repo:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_does_not_stop_serving(repo: Repo, serve: Serve) -> None:
-    server = serve([repo.root], "--log-file=/dev/full", "--access-log=true", "--log-verbose=2")
+@pytest.mark.parametrize("more", [(), ("--frontends=2", "--log-format=json")], ids=["plain", "frontends"])
+def test_a_full_disk_does_not_stop_serving(repo: Repo, serve: Serve, more: tuple[str, ...]) -> None:
+    server = serve([repo.root], "--log-file=/dev/full", "--access-log=true", "--log-verbose=2", *more)
 
     with Load(server, "scale") as load:
         load.more(50)
 
     load.check({2.0})
+    assert ask.metric(server, "nv_inference_request_success", model="scale") >= load.answers
     assert server.stop() == 0
     assert server.told().count("the log cannot be written") == 1, "told once, on standard error"
 

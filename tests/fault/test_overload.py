@@ -95,6 +95,7 @@ def test_a_full_queue_of_the_model_answers_as_triton_does(server: RunningServer,
 
 def test_a_full_queue_of_the_server_says_when_to_come_back(server: RunningServer, crowd: Crowd) -> None:
     crowd.wait("waits", SERVER_QUEUE)
+    before = _rejected(server, "waits", "server_queue_full")
 
     refused = ask.infer(server, "waits", ask.sequence([[0, 1]]))
     assert refused.status == 429, refused
@@ -102,6 +103,7 @@ def test_a_full_queue_of_the_server_says_when_to_come_back(server: RunningServer
     code, _, trailing = _refused_grpc(server, "waits")
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert int(trailing["grpc-retry-pushback-ms"]) >= 1000
+    assert _rejected(server, "waits", "server_queue_full") == before + 2
     assert ask.values(ask.infer(server, "work", ask.sequence([[0, 1]]))) == [0, 2], "another model has its own queue"
 
 
@@ -110,12 +112,20 @@ def test_a_full_server_refuses_for_all_models_and_stays_alive(server: RunningSer
     crowd.wait("bounded", MOST_REQUESTS - SERVER_QUEUE)
 
     for model in ("waits", "bounded", "work"):
+        before = _rejected(server, model, "inflight_requests")
+        offered = ask.metric(server, "tensorquay_offered_rows_total", model=model)
         refused = ask.infer(server, model, ask.sequence([[0, 1]]))
         assert refused.status == 429, refused
         assert b"--max-inflight-requests" in refused.body
         assert int(refused.headers["retry-after"]) >= 1
+        assert _rejected(server, model, "inflight_requests") == before + 1
+        assert ask.metric(server, "tensorquay_offered_rows_total", model=model) == offered + 1, "it was asked for"
     assert ask.get(server, "/v2/health/ready").status == 200
     assert ask.get(server, "/v2/models/work/stats").status == 200
+
+
+def _rejected(server: RunningServer, model: str, reason: str) -> float:
+    return ask.metric(server, "tensorquay_rejected_total", model=model, reason=reason)
 
 
 def _inside(server: RunningServer) -> int:
@@ -156,6 +166,8 @@ def test_bodies_beyond_the_budget_are_refused_before_they_are_read(
         until(lambda: ask.post(running, path, large).status == 200, "what it held is given back")
         too_large = exchange(running.http, request("/v2/models/scale/infer", length=2_000_001))
         assert too_large.status == 400
+        assert ask.metric(running, "tensorquay_refused_requests_total", reason="resource_exhausted") >= 2
+        assert ask.metric(running, "tensorquay_refused_requests_total", reason="invalid_argument") == 1
         assert "--http-max-input-size" in json.loads(too_large.body)["error"]
     finally:
         assert running.stop() == 0, running.told()

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tensorquay.core.clock import SystemClock
-from tensorquay.transport.h1 import MAX_PIPELINED, H1Connection
+from tensorquay.transport.h1 import H1Connection
 from tensorquay.transport.h1_head import MAX_HEAD_BYTES
 from tensorquay.transport.h1_server import H1Limits, H1Server
+from tensorquay.transport.h1_slot import MAX_PIPELINED
 from tensorquay.transport.http_message import HttpReply
 
 MAX_BODY_BYTES = 1500
@@ -125,6 +126,9 @@ class _Route:
         held = _Held(bytes(body), answer)
         self.handler.held.append(held)
         return held
+
+    def refused(self, status: int) -> None:
+        assert status >= 400
 
 
 class _Bugs(logging.Handler):

@@ -114,7 +114,30 @@ def test_each_request_has_one_line_in_the_access_log_with_its_clients_address(fr
     for path in (*marks, "/v2/models/scale/versions/1/infer"):
         until(lambda path=path: _lines(fronted, f" {path} "), f"a line for {path}")
         (line,) = _lines(fronted, f" {path} ")
-        assert "client=127.0.0.1" in line
+        assert "peer=127.0.0.1:" in line
+
+
+def test_a_traced_request_has_its_trace_in_the_access_log(serve: Callable[..., RunningServer], tmp_path: Path) -> None:
+    """Front ends see the callers' headers. Nobody collects the spans."""
+    repo = Repo(tmp_path / "repo")
+    repo.model("scale", {1: graphs.scale(2.0)})
+    log = tmp_path / "log"
+    spans = ("--trace-mode=opentelemetry", "--trace-rate=0", "--otlp-endpoint=http://127.0.0.1:9/v1/traces")
+    server = serve([repo.root], "--access-log", "--log-format=json", f"--log-file={log}", "--frontends=1", *spans)
+    row = np.array([[1, 2, 3, 4]], np.float32)
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    parent = f"00-{trace}-00f067aa0ba902b7-01"
+    assert ask.post(server, "/v2/models/scale/infer", ask.infer_body(row), traceparent=parent).status == 200
+    assert ask.infer(server, "scale", row).status == 200
+    with grpc.insecure_channel(server.grpc) as channel:
+        ask.unary(channel, "ModelInfer")(ask.infer_message(row, "scale"), metadata=(("traceparent", parent),))
+    assert server.stop() == 0, "what was logged last is written too"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line.get("trace_id") for line in lines if line.get("model") == "scale" and "door" in line] == [
+        trace,
+        None,
+        trace,
+    ]
 
 
 def test_a_client_that_leaves_is_noticed_through_the_link(tmp_path: Path) -> None:

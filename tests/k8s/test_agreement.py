@@ -173,7 +173,7 @@ def test_both_autoscalers_measure_and_want_the_same() -> None:
         if each["type"] == "Pods"
     }
     thresholds = [trigger["metadata"]["threshold"] for trigger in scaled["triggers"]]
-    assert wanted == {"tensorquay_busy_share": "700m", "tensorquay_waiting_requests": "16"}
+    assert wanted == {"tensorquay_utilization": "700m", "tensorquay_waiting_requests": "16"}
     assert thresholds == ["0.7", "16"]
     offered = [rule["name"]["as"] for rule in component_file("hpa/prometheus-adapter-rules.yaml")["rules"]]
     assert offered == list(wanted)

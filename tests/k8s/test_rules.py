@@ -94,6 +94,31 @@ def buckets(above_a_second: str) -> Series:
     }
 
 
+def imports(result: str, values: str) -> Series:
+    return {f'tensorquay_imports_total{{{POD},result="{result}"}}': values}
+
+
+def share(provider: str, part: float) -> Series:
+    """tensorquay_provider_node_share of one provider."""
+    return {f'tensorquay_provider_node_share{{{DIGITS},provider="{provider}"}}': f"{part}x200"}
+
+
+def throttled(stopped: str, ran: str = "0+150x200") -> Series:
+    """Periods in which the container was stopped, of those in which it ran."""
+    return {
+        f"tensorquay_container_cpu_throttled_periods_total{{{POD}}}": stopped,
+        f"tensorquay_container_cpu_periods_total{{{POD}}}": ran,
+    }
+
+
+def memory(used: int) -> Series:
+    """Of a limit of 1000 bytes."""
+    return {
+        f"tensorquay_container_memory_bytes{{{POD}}}": f"{used}x200",
+        f"tensorquay_container_memory_limit_bytes{{{POD}}}": "1000x200",
+    }
+
+
 MODEL = {"namespace": "tensorquay", "pod": "a", "model": "digits"}
 STARTS = f"process_start_time_seconds{{{POD}}}"
 BUILD = f'tensorquay_build_info{{{POD},version="0.1.0"}}'
@@ -192,6 +217,108 @@ SCENES = [
     ),
     Scene("another program restarts", {STARTS: "1x20 2x20 3x20 4x140"}, "20m", {}),
     Scene("one restart", {STARTS: "1x20 2x180", BUILD: "1x200"}, "20m", {}),
+    Scene(
+        "more is asked than can be done",
+        {f"tensorquay_utilization{{{POD}}}": "1.3x200"},
+        "10m",
+        {"TensorquayOverloaded": {"namespace": "tensorquay", "pod": "a"}},
+    ),
+    Scene("as much is asked as can be done", {f"tensorquay_utilization{{{POD}}}": "1x200"}, "20m", {}),
+    Scene("a moment of too much", {f"tensorquay_utilization{{{POD}}}": "1.3x12 0.8x188"}, "4m", {}),
+    Scene(
+        "nothing is taken from a queue",
+        {f"tensorquay_queue_oldest_seconds{{{DIGITS}}}": "0+15x200"},
+        "5m",
+        {"TensorquayQueueStuck": MODEL | {"version": "1"}},
+    ),
+    Scene("a queue that moves", {f"tensorquay_queue_oldest_seconds{{{DIGITS}}}": "9x200"}, "20m", {}),
+    Scene(
+        "one long wait that ends",
+        {f"tensorquay_queue_oldest_seconds{{{DIGITS}}}": "0x10 12 27 0x190"},
+        "3m15s",
+        {},
+    ),
+    Scene(
+        "an import fails",
+        imports("failed", "0x20 1x180"),
+        "10m",
+        {"TensorquayImportFailed": {"namespace": "tensorquay", "pod": "a"}},
+    ),
+    Scene("it failed long ago", imports("failed", "0x20 1x180"), "30m", {}),
+    Scene("imports end well", imports("imported", "0+1x200") | imports("failed", "3x200"), "30m", {}),
+    Scene(
+        "an optimisation fails",
+        {f'tensorquay_optimizations_total{{{POD},result="failed"}}': "0x20 1x180"},
+        "30m",
+        {"TensorquayOptimizationFailed": {"namespace": "tensorquay", "pod": "a"}},
+    ),
+    Scene(
+        "nothing faster is found",
+        {f'tensorquay_optimizations_total{{{POD},result="{result}"}}': "0+1x200" for result in ("kept", "stopped")},
+        "30m",
+        {},
+    ),
+    Scene(
+        "a GPU that most operators do not run on",
+        share("CUDAExecutionProvider", 0.3) | share("CPUExecutionProvider", 0.7),
+        "20m",
+        {"TensorquayNodesOnCpu": MODEL | {"version": "1"}},
+    ),
+    Scene(
+        "a GPU that nothing runs on",
+        share("CUDAExecutionProvider", 0) | share("CPUExecutionProvider", 1),
+        "20m",
+        {"TensorquayNodesOnCpu": MODEL | {"version": "1"}},
+    ),
+    Scene(
+        "a few operators beside the GPU",
+        share("CUDAExecutionProvider", 0.9) | share("CPUExecutionProvider", 0.1),
+        "20m",
+        {},
+    ),
+    Scene("a model for CPUs", share("CPUExecutionProvider", 1), "20m", {}),
+    Scene(
+        "stopped in every third period",
+        throttled("0+50x200"),
+        "20m",
+        {"TensorquayThrottled": {"namespace": "tensorquay", "pod": "a"}},
+    ),
+    Scene("stopped in every tenth period", throttled("0+15x200"), "20m", {}),
+    Scene("a limit, and nothing runs", throttled("7x200", "9x200"), "20m", {}),
+    Scene(
+        "memory is nearly gone",
+        memory(950),
+        "10m",
+        {"TensorquayMemoryNearLimit": {"namespace": "tensorquay", "pod": "a"}},
+    ),
+    Scene("memory is well used", memory(850), "20m", {}),
+    Scene(
+        "much memory and no limit",
+        {f"tensorquay_container_memory_bytes{{{POD}}}": "999999999999x200"},
+        "20m",
+        {},
+    ),
+    Scene(
+        "a server outside Kubernetes",
+        {
+            'tensorquay_utilization{instance="one:8002"}': "1.3x200",
+            'tensorquay_utilization{instance="two:8002"}': "0x200",
+        },
+        "10m",
+        {"TensorquayOverloaded": {"instance": "one:8002"}},
+    ),
+    Scene(
+        "restarts of one of two servers outside Kubernetes, and of another program",
+        {
+            'process_start_time_seconds{instance="one:8002"}': "1x20 2x20 3x20 4x140",
+            'process_start_time_seconds{instance="two:8002"}': "1x200",
+            'process_start_time_seconds{instance="database:9104"}': "1x20 2x20 3x20 4x140",
+            'tensorquay_build_info{instance="one:8002",version="0.1.0"}': "1x200",
+            'tensorquay_build_info{instance="two:8002",version="0.1.0"}': "1x200",
+        },
+        "20m",
+        {"TensorquayRestarts": {"instance": "one:8002"}},
+    ),
     Scene(
         "front ends end",
         {f"tensorquay_frontend_restarts_total{{{POD}}}": "0x20 1x20 2x20 4x140"},
@@ -296,18 +423,23 @@ def adapter_queries() -> dict[str, str]:
 
 
 def test_autoscalers_are_told_how_busy_pods_are_and_how_many_wait(promtool: str, tmp_path: Path) -> None:
-    """Pod a runs digits 60 % and simple 20 % of the time, with 8 and 2 requests waiting; b rests; c is not ours."""
-    series = {
-        f'tensorquay_{what}_seconds_sum{{namespace="{space}",pod="{pod}",model="{model}"}}': f"0+{15 * rate}x60"
-        for space, pod, model, compute, queue in (
-            ("tensorquay", "a", "digits", 0.6, 8),
-            ("tensorquay", "a", "simple", 0.2, 2),
-            ("tensorquay", "b", "digits", 0, 0),
-            ("elsewhere", "c", "digits", 1, 99),
-        )
-        for what, rate in (("compute", compute), ("queue", queue))
+    """Pod a is offered 160 % of what it can do, and 8 and 2 requests wait for its models; b rests; c is not ours."""
+    load = {("tensorquay", "a"): 1.6, ("tensorquay", "b"): 0, ("elsewhere", "c"): 9}
+    waiting = {
+        ("tensorquay", "a", "digits"): 8,
+        ("tensorquay", "a", "simple"): 2,
+        ("tensorquay", "b", "digits"): 0,
+        ("elsewhere", "c", "digits"): 99,
     }
-    pods = {"tensorquay_busy_share": (0.6, 0), "tensorquay_waiting_requests": (10, 0)}
+    series = {
+        f'tensorquay_utilization{{namespace="{space}",pod="{pod}"}}': f"{value}x60"
+        for (space, pod), value in load.items()
+    }
+    series |= {
+        f'tensorquay_queue_seconds_sum{{namespace="{space}",pod="{pod}",model="{model}"}}': f"0+{15 * many}x60"
+        for (space, pod, model), many in waiting.items()
+    }
+    pods = {"tensorquay_utilization": (1.6, 0), "tensorquay_waiting_requests": (10, 0)}
     expected = [
         {
             "expr": query,

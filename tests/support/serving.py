@@ -76,12 +76,18 @@ class RunningServer:
         self.wait()
 
 
-def launch(repositories: Sequence[Path | str], *flags: str, env: dict[str, str] | None = None) -> RunningServer:
-    """Start `tensorquay serve` without waiting for it."""
+def launch(
+    repositories: Sequence[Path | str],
+    *flags: str,
+    env: dict[str, str] | None = None,
+    cwd: Path | str | None = None,
+    module: str = "tensorquay",
+) -> RunningServer:
+    """Start `tensorquay serve` without waiting for it; `module` is what stands for the command."""
     command = [
         sys.executable,
         "-m",
-        "tensorquay",
+        module,
         "serve",
         *map(str, repositories),
         "--http-host=127.0.0.1",
@@ -100,6 +106,7 @@ def launch(repositories: Sequence[Path | str], *flags: str, env: dict[str, str] 
         text=True,
         errors="replace",  # gRPC's core logs bytes as they came
         env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+        cwd=cwd,
     )
     server = RunningServer(process)
     for stream, kept in ((process.stdout, server.output), (process.stderr, server.log)):
@@ -109,10 +116,16 @@ def launch(repositories: Sequence[Path | str], *flags: str, env: dict[str, str] 
     return server
 
 
-def start(repositories: Sequence[Path | str], *flags: str, env: dict[str, str] | None = None) -> RunningServer:
+def start(
+    repositories: Sequence[Path | str],
+    *flags: str,
+    env: dict[str, str] | None = None,
+    cwd: Path | str | None = None,
+    module: str = "tensorquay",
+) -> RunningServer:
     """Start a server and wait until it has said where it listens, that is until its models are loaded."""
-    server = launch(repositories, *flags, env=env)
-    if not server._started.wait(START_TIMEOUT_S) or server.process.poll() is not None:
+    server = launch(repositories, *flags, env=env, cwd=cwd, module=module)
+    if not server._started.wait(START_TIMEOUT_S) or not any(map(_ends_banner, server.output)):
         server.end()
         raise AssertionError(f"the server did not start; it said:\n{server.told()}")
     for door, address in _DOOR.findall("".join(server.output)):
@@ -120,10 +133,14 @@ def start(repositories: Sequence[Path | str], *flags: str, env: dict[str, str] |
     return server
 
 
+def _ends_banner(line: str) -> bool:
+    return line.startswith("threads ")
+
+
 def _read(stream: object, kept: list[str], started: threading.Event) -> None:
     for line in stream:  # type: ignore[attr-defined]
         kept.append(line)
-        if line.startswith("threads "):
+        if _ends_banner(line):
             started.set()
     # The end of the output: whoever waits for the banner waits in vain.
     started.set()

@@ -40,6 +40,9 @@ class Echo:
     def start(self, body: Any, _arrival_ns: int, answer: Any) -> None:
         answer(HttpReply(200, (bytes(body),)))
 
+    def refused(self, _status: int) -> None:
+        pass
+
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
     body, more = b"", True

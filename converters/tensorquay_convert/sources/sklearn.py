@@ -6,6 +6,7 @@ What goes in and comes out: `sklearn_inputs`, `sklearn_answers`. Numbers are flo
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,17 @@ from tensorquay_convert.sources import sklearn_export
 from tensorquay_convert.sources.sklearn_answers import answers_of, class_names
 from tensorquay_convert.sources.sklearn_inputs import Taken, converts_missing, steps, taken_by, takes_missing
 from tensorquay_convert.tensors import BATCH, Arrays, Interface, TensorSpec
+
+_OURS = re.compile(
+    r"sklearn\.(tree\._tree\.Tree|ensemble\._hist_gradient_boosting\.predictor\.TreePredictor"
+    r"|neighbors\._kd_tree\.KDTree|neighbors\._ball_tree\.BallTree|metrics\._dist_metrics\.[A-Z]\w+Distance(32|64)?"
+    r"|neural_network\._stochastic_optimizers\.(Adam|SGD)Optimizer|_loss\.loss\.Half\w+Loss\w*"
+    r"|gaussian_process\._gpc\._BinaryGaussianProcessClassifierLaplace"
+    r"|gaussian_process\.kernels\.(ConstantKernel|WhiteKernel|RBF|Matern|RationalQuadratic|ExpSineSquared|DotProduct"
+    r"|PairwiseKernel|Product|Sum|Exponentiation|CompoundKernel))"
+)
+"""Parts of scikit-learn's own models that skops does not vouch for by itself; named one by one, as a module also has
+functions. They hold arrays and numbers, no code."""
 
 _MAX_UNPACKED_BYTES = 8 << 30
 _SHOWN = 8
@@ -224,11 +236,12 @@ def _read_skops(path: Path) -> Any:
             size = sum(each.file_size for each in archive.infolist())
             if size > _MAX_UNPACKED_BYTES:
                 raise BadSource(f"'{path.name}' unpacks to {size} bytes, expected at most {_MAX_UNPACKED_BYTES}")
-        # What skops trusts by itself: parts of scikit-learn, SciPy, NumPy and Python's own plain types.
-        strange = skops.io.get_untrusted_types(file=path)
+        # Beyond what skops trusts by itself: parts of scikit-learn, SciPy, NumPy and Python's own plain types.
+        told = skops.io.get_untrusted_types(file=path)
+        strange = [each for each in told if _OURS.fullmatch(each) is None]
         if strange:
             raise _untrusted(path, strange)
-        return skops.io.load(path, trusted=[])
+        return skops.io.load(path, trusted=told)
     except UntrustedTypesFoundException as exc:
         raise _untrusted(path, [str(exc)[:300]]) from exc
     except (BadSource, ImportError):

@@ -18,10 +18,11 @@ from tensorquay.batching.oversize import divide
 from tensorquay.batching.policy import BatchLimits, Decision, Dispatch, decide
 from tensorquay.batching.queue import RiderQueue
 from tensorquay.batching.rider import Outcome, Rider
+from tensorquay.batching.run_traces import TakesBatches, trace_runs
 from tensorquay.batching.workers import Worker
 from tensorquay.config.model import BatchingConfig, Oversize
 from tensorquay.core.clock import Clock
-from tensorquay.core.errors import Cancelled, DeadlineExceeded, InvalidArgument, Unavailable
+from tensorquay.core.errors import Cancelled, DeadlineExceeded, InvalidArgument, Overloaded, Rejection, Unavailable
 from tensorquay.core.signature import Signature
 from tensorquay.telemetry.statistics import VersionStatistics
 
@@ -44,6 +45,7 @@ class Batcher:
         stats: counters of the version; this object alone writes the batch and pending ones.
         inline: run batches on the loop (cheap models only) instead of in a thread per slot.
         max_pending: the server's own bound on waiting riders; 0 for none.
+        spans: takes a record of every run with sampled riders; None while spans are off.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Batcher:
         loop: asyncio.AbstractEventLoop,
         inline: bool,
         max_pending: int = 0,
+        spans: TakesBatches | None = None,
     ) -> None:
         self._signature = signature
         self._batching = batching
@@ -64,6 +67,7 @@ class Batcher:
         self._clock = clock
         self._loop = loop
         self._inline = inline
+        self._spans = spans
         self._max_rows = signature.max_batch_size or 1
         merges = signature.batches and batching.enabled
         self._limits = BatchLimits(
@@ -91,9 +95,19 @@ class Batcher:
         return self._queue.waiting
 
     @property
+    def oldest_ns(self) -> int | None:
+        """When the longest waiting rider came, on the clock; None when nobody waits."""
+        return self._queue.oldest_ns()
+
+    @property
     def inline(self) -> bool:
         """Whether batches run on the event loop."""
         return self._inline
+
+    def turned_away(self, rows: int) -> None:
+        """A request of `rows` that would have been taken was refused before it could be submitted."""
+        if rows <= self._max_rows or (self._signature.batches and self._batching.oversize is not Oversize.REFUSE):
+            self._stats.offered_rows += rows
 
     def submit(self, rider: Rider) -> None:
         """Let `rider` wait for a batch; it is settled exactly once, later, on the loop.
@@ -102,10 +116,17 @@ class Batcher:
         when the queue is full or the version retires. After a raise nothing was accepted.
         """
         if self._closing is not None:
-            raise Unavailable(f"model '{self._signature.model}' is being unloaded, retry")
+            raise Unavailable(
+                f"model '{self._signature.model}' is being unloaded, retry", rejection=Rejection.UNLOADING
+            )
         now_ns = self._clock.now_ns()
         riders: Sequence[Rider] = (rider,) if rider.rows <= self._max_rows else self._pieces(rider)
-        self._queue.push(riders, now_ns)
+        try:
+            self._queue.push(riders, now_ns)
+        except (Unavailable, Overloaded):
+            self._stats.offered_rows += rider.rows  # there is no room for it, but somebody wants it
+            raise
+        self._stats.offered_rows += rider.rows
         self._unsettled += len(riders)
         self._stats.pending += len(riders)
         if self._batching.preserve_ordering:
@@ -234,6 +255,8 @@ class Batcher:
                 output_ns=run.output_ns,
                 now_wall_ms=wall_ms,
             )
+        if self._spans is not None:
+            trace_runs(self._spans, riders, result.outcomes)
         ordered = self._batching.preserve_ordering
         for rider, outcome in zip(riders, result.outcomes, strict=True):
             if rider.done:
@@ -248,10 +271,11 @@ class Batcher:
     def _expire(self, now_ns: int) -> None:
         for rider in self._queue.expire(now_ns):
             if rider.deadline_ns is not None and rider.deadline_ns <= now_ns:
-                late = DeadlineExceeded("Deadline Exceeded: the request's deadline passed while it waited in the queue")
-                self._finish(rider, late)
+                text = "Deadline Exceeded: the request's deadline passed while it waited in the queue"
+                self._finish(rider, DeadlineExceeded(text, rejection=Rejection.DEADLINE))
             else:
-                self._finish(rider, Unavailable("Request timeout expired: it waited longer in the queue than allowed"))
+                text = "Request timeout expired: it waited longer in the queue than allowed"
+                self._finish(rider, Unavailable(text, rejection=Rejection.QUEUE_TIMEOUT))
 
     def _wake_at(self, due_ns: int | None) -> None:
         if due_ns is None:

@@ -39,6 +39,7 @@ class _Piece(Rider):
     def __init__(self, joint: _Joint, arrays: Sequence[Part | None], rows: int) -> None:
         whole = joint.rider
         super().__init__(arrays, rows, whole.key, whole.wanted, whole.priority, whole.timeout_us, whole.deadline_ns)
+        self.trace = whole.trace
         self._joint = joint
         self._number = len(joint.pieces)
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from tensorquay.batching.rider import Rider
 from tensorquay.config.model import BatchingConfig, QueuePolicy, TimeoutAction
-from tensorquay.core.errors import InvalidArgument, Overloaded, Unavailable
+from tensorquay.core.errors import InvalidArgument, Overloaded, Rejection, Unavailable
 
 _RETRY_AFTER_S = 1.0
 """Advice to a client refused at the door: HTTP's Retry-After has whole seconds."""
@@ -70,6 +70,7 @@ class RiderQueue:
             raise Unavailable(
                 f"Exceeds maximum queue size ({policy.max_queue_size} requests wait); send fewer at once or retry",
                 facts={"limit": policy.max_queue_size},
+                rejection=Rejection.QUEUE_FULL,
             )
         if self._max_pending and self.waiting + len(riders) > self._max_pending:
             self._refuse(riders)
@@ -96,6 +97,7 @@ class RiderQueue:
             "retry after a pause",
             facts={"limit": self._max_pending},
             retry_after_s=_RETRY_AFTER_S,
+            rejection=Rejection.SERVER_QUEUE_FULL,
         )
 
     def _time(self, rider: Rider, policy: QueuePolicy, now_ns: int) -> None:
@@ -180,6 +182,17 @@ class RiderQueue:
                     self._sequence += 1
                     heapq.heappush(heap, (rider.deadline_ns, self._sequence, rider))
         return refused
+
+    def oldest_ns(self) -> int | None:
+        """When the longest waiting rider came; None when nobody waits."""
+        found = None
+        for level in self._levels.values():
+            # Fresh riders are in order of arrival; those put back are in the order in which they were.
+            first = next((rider for rider in level.fresh if not rider.done), None)
+            for rider in (first, *level.delayed):
+                if rider is not None and not rider.done and (found is None or rider.enqueued_ns < found):
+                    found = rider.enqueued_ns
+        return found
 
     def next_expiry_ns(self) -> int | None:
         """When `expire` next has something to do, or None."""

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from tensorquay.core.packed import Part, Ride
+from tensorquay.core.request_trace import RequestTrace
 from tensorquay.core.signature import ShapeKey
+from tensorquay.telemetry.tracing import Trace
 
 Outcome: TypeAlias = Ride | Exception
 """A ride, a `ServingError` that is the answer, or an exception nobody expected (the engine words that one)."""
@@ -24,6 +26,7 @@ class Rider:
         done: it was settled; it is skipped wherever it still lies.
         held: an outcome kept back until earlier riders have theirs (preserve_ordering).
         pieces: an oversize request never waits itself: these do, in its stead.
+        trace: what is recorded of it, if it is one of the few.
     """
 
     __slots__ = (
@@ -41,6 +44,7 @@ class Rider:
         "rows",
         "running",
         "timeout_us",
+        "trace",
         "wanted",
     )
 
@@ -69,6 +73,7 @@ class Rider:
         self.done = False
         self.held: Outcome | None = None
         self.pieces: Sequence[Rider] = ()
+        self.trace: Trace | RequestTrace | None = None
 
     def settle(self, outcome: Outcome) -> None:
         """Its end. Called exactly once, on the loop, by the batcher only; must not raise."""

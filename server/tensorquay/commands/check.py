@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from tensorquay.backends.registry import BackendRegistry
-from tensorquay.commands.folders import refuse_model_folder
+from tensorquay.commands.folders import refuse_address, refuse_model_folder
 from tensorquay.commands.output import console, table
 from tensorquay.commands.tls_options import check_files, checked_files
 from tensorquay.config.effective import DEFAULT_MAX_BATCH_SIZE, Defaults, effective
@@ -70,14 +70,14 @@ class Finding:
     short_help="Check a repository without serving it.", context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.argument("repositories", nargs=-1, metavar="REPOSITORY...", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @checked_files
 @click.option(
     "--default-max-batch-size",
     default=DEFAULT_MAX_BATCH_SIZE,
     show_default=True,
     type=click.IntRange(min=0),
-    help="As of 'serve'.",
+    help="max_batch_size of a model that can batch and does not say, as for 'serve'.",
 )
 @click.pass_context
 def check(
@@ -96,6 +96,8 @@ def check(
     if not repositories and not any(tls.values()):
         raise click.UsageError("check what? Name a repository: 'tensorquay check model_repo'", ctx)
     good, bad = check_files(tls)
+    for repository in repositories:
+        refuse_address(repository)
     try:
         snapshot = scan(repositories)
     except RepositoryUnreadable as exc:

@@ -18,8 +18,9 @@ from urllib.parse import SplitResult, urlsplit
 import click
 
 from tensorquay.commands.tls_options import Reaching, reaching
-from tensorquay.config.server import InvalidServerConfig, RestrictedKey, ServerConfig
+from tensorquay.config.server import InvalidServerConfig, ServerConfig
 from tensorquay.config.server_sources import load
+from tensorquay.config.server_values import RestrictedKey
 
 _TIMEOUT_S = 3.0
 _GRPC_KEY = "triton-grpc-protocol-"
@@ -54,7 +55,7 @@ class Asked:
     default=_TIMEOUT_S,
     show_default=True,
     metavar="SECONDS",
-    help="For the answer.",
+    help="Longest wait for the answer.",
 )
 @reaching
 def health(

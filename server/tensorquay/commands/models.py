@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import ssl
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -18,105 +15,14 @@ import httpx
 
 from tensorquay.commands import optimization, provenance
 from tensorquay.commands.output import console, table
-from tensorquay.commands.tls_options import Reaching, reaching
+from tensorquay.commands.server_options import LOAD_TIMEOUT_S, Server, address_of, server_options
+from tensorquay.commands.tls_options import Reaching
 
-DEFAULT_URL = "http://127.0.0.1:8000"
 _STYLES = {"READY": "green", "UNAVAILABLE": "red", "LOADING": "yellow", "UNLOADING": "yellow"}
-_TIMEOUT_S = 10.0
-_LOAD_TIMEOUT_S = 600.0
-_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([\t\x20-\x7e]*)")
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server by its address, and how it is asked.
-
-    Args: timeout_s: None for the usual one of each request. transport: replaces the network in tests.
-    """
-
-    address: str
-    timeout_s: float | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    as_json: bool = False
-    transport: httpx.BaseTransport | None = None
-    tls: Reaching = field(default_factory=Reaching)
-
-    @property
-    def url(self) -> str:
-        """Base URL."""
-        return (self.address if "://" in self.address else f"http://{self.address}").rstrip("/")
-
-    def ask(
-        self, verb: str, path: str, body: Mapping[str, Any] | None = None, *, usual_timeout_s: float = _TIMEOUT_S
-    ) -> Any:
-        """The decoded answer, or None when it is empty.
-
-        Raises: ClickException in one sentence when there is no server, or it refuses.
-        """
-        timeout_s = usual_timeout_s if self.timeout_s is None else self.timeout_s
-        try:
-            with httpx.Client(
-                timeout=timeout_s, transport=self.transport, headers=dict(self.headers), verify=self._verify()
-            ) as client:
-                answer = client.request(verb, self.url + path, json=body)
-        except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            raise click.ClickException(f"no answer from {self.url}: {exc or type(exc).__name__}") from exc
-        try:
-            decoded = answer.json() if answer.content else None
-        except ValueError as exc:
-            raise click.ClickException(
-                f"{self.url} answered {answer.status_code} with something else than JSON"
-            ) from exc
-        if answer.is_error:
-            text = decoded.get("error") if isinstance(decoded, dict) else None
-            raise click.ClickException(f"{self.url} answered {answer.status_code}: {text or answer.reason_phrase}")
-        return decoded
-
-    def _verify(self) -> ssl.SSLContext | bool:
-        verify = self.tls.context()
-        if verify is not True and not self.url.startswith("https://"):
-            raise click.ClickException(f"--ca, --cert, --key and --insecure are for https:// addresses, not {self.url}")
-        return verify
-
-
-def _read_headers(_ctx: click.Context, _parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for text in given:
-        found = _HEADER.fullmatch(text)
-        if found is None:
-            # The value may be a secret, so it is not repeated.
-            raise click.BadParameter("expected NAME=VALUE, a header's name and its value in printable ASCII")
-        headers[found[1]] = found[2]
-    return headers
-
-
-def _reaching(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options on how to reach the server: understood before the subcommand and after it, where they win."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="The server's own words instead of tables."),
-        click.option(
-            "--header",
-            "headers",
-            multiple=True,
-            metavar="NAME=VALUE",
-            callback=_read_headers,
-            help="Sent with every request, for a server that keeps APIs closed; repeatable.",
-        ),
-        click.option(
-            "--timeout",
-            "timeout_s",
-            type=click.FloatRange(min=0.001),
-            metavar="SECONDS",
-            help=f"For each answer; {_TIMEOUT_S:g} unless given, {_LOAD_TIMEOUT_S:g} for 'load'.",
-        ),
-        click.option("--url", help=f"The server's HTTP address; else TENSORQUAY_URL, else {DEFAULT_URL}."),
-    ):
-        command = option(command)
-    return reaching(command)
 
 
 def _for_server(command: Callable[..., None]) -> Callable[..., None]:
-    """`command(server, …)` as a subcommand that takes the options of `_reaching` itself."""
+    """`command(server, …)` as a subcommand that takes the options of `server_options` itself."""
 
     @wraps(command)
     def call(
@@ -143,7 +49,7 @@ def _for_server(command: Callable[..., None]) -> Callable[..., None]:
             **rest,
         )
 
-    return _reaching(call)
+    return server_options(call)
 
 
 @click.group(
@@ -151,7 +57,7 @@ def _for_server(command: Callable[..., None]) -> Callable[..., None]:
     short_help="Show, load and unload the models of a running server.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@_reaching
+@server_options
 @click.pass_context
 def models(
     ctx: click.Context,
@@ -166,7 +72,7 @@ def models(
 ) -> None:
     """Show the models, versions, states and reasons of a running server."""
     transport = ctx.obj if isinstance(ctx.obj, httpx.BaseTransport) else None
-    address = url or os.environ.get("TENSORQUAY_URL") or DEFAULT_URL
+    address = address_of(url)
     server = ctx.obj = Server(address, timeout_s, headers, as_json, transport, Reaching(ca, cert, key, insecure))
     if ctx.invoked_subcommand is None:
         index = server.ask("POST", "/v2/repository/index", {})
@@ -208,12 +114,12 @@ def show(server: Server, name: str, version: str) -> None:
 
 @models.command()
 @click.argument("name")
-@click.option("--config", help="A model configuration as JSON, instead of the one in the repository.")
+@click.option("--config", metavar="JSON", help="A model configuration as JSON, instead of the one in the repository.")
 @_for_server
 def load(server: Server, name: str, config: str | None) -> None:
     """Load or reload a model (explicit control mode)."""
     body: dict[str, Any] = {"parameters": {"config": config}} if config else {}
-    server.ask("POST", f"{_path(name, 'repository/models')}/load", body, usual_timeout_s=_LOAD_TIMEOUT_S)
+    server.ask("POST", f"{_path(name, 'repository/models')}/load", body, usual_timeout_s=LOAD_TIMEOUT_S)
     click.echo(f"{name} is loaded")
 
 

@@ -25,5 +25,15 @@ def table(*headers: str, rows: Iterable[Sequence[str]], styles: dict[str, str] |
     made = Table(*headers, box=None, pad_edge=False, show_edge=False, header_style="bold")
     for row in rows:
         # Text, not markup: a model's name or a reason may contain brackets.
-        made.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in row))
+        made.add_row(*(Text(plain(cell), style=(styles or {}).get(cell, "")) for cell in row))
     return made
+
+
+def plain(text: str) -> str:
+    """`text` without what a terminal would obey or turn around: such characters are shown by their number."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

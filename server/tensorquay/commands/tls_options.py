@@ -72,9 +72,14 @@ def reaching(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def checked_files(command: Callable[..., Any]) -> Callable[..., Any]:
     """The file options of `serve` for `check`, as parameters <port>_server_cert and so on."""
+    texts = {
+        "root-cert": "The authorities of clients' certificates, to be checked too.",
+        "server-key": "The key of that certificate.",
+        "server-cert": "Check this certificate, as 'serve' would take it.",
+    }
     for port in ("grpc", "http"):
-        for file in ("root-cert", "server-key", "server-cert"):
-            command = click.option(f"--{port}-{file}", type=_FILE, metavar="FILE", help="As of 'serve'.")(command)
+        for file, text in texts.items():
+            command = click.option(f"--{port}-{file}", type=_FILE, metavar="FILE", help=text)(command)
     return command
 
 

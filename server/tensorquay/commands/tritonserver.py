@@ -174,28 +174,34 @@ def _backend_config(text: str, done: list[str], notes: list[str]) -> None:
         )
 
 
-_TRACE_KEYS = {
-    "file": "trace-file",
-    "level": "trace-level",
-    "rate": "trace-rate",
-    "count": "trace-count",
-    "log-frequency": "trace-log-frequency",
+_TRACE_KEYS = {"level": "trace-level", "rate": "trace-rate", "count": "trace-count", "mode": "trace-mode"}
+_TRACE_MODE_KEYS = {
+    "triton": {"file": "trace-file", "log-frequency": "trace-log-frequency"},
+    "opentelemetry": {
+        "url": "otlp-endpoint",
+        "resource": "otel-resource",
+        "bsp_max_queue_size": "otel-max-queue-size",
+        "bsp_schedule_delay": "otel-schedule-delay-ms",
+        "bsp_max_export_batch_size": "otel-max-export-batch-size",
+    },
 }
 
 
-def _trace_config(text: str, done: list[str], notes: list[str]) -> None:
+def _trace_config(text: str, done: list[str], _notes: list[str]) -> None:
     mode, comma, setting = text.partition(",")
-    if not comma:
+    # A setting of all modes may stand without one; its value may hold a comma.
+    if not comma or "=" in mode:
         mode, setting = "", text
     key, _, value = setting.partition("=")
-    if mode not in {"", "triton"} or (key == "mode" and value.lower() != "triton"):
-        raise Refused("--trace-config: only mode 'triton' (JSON files) exists here")
-    if key == "mode":
-        notes.append("--trace-config mode=triton is what this server always does")
-    elif key in _TRACE_KEYS:
-        done.append(f"--{_TRACE_KEYS[key]}={value}")
-    else:
-        raise Refused(f"--trace-config: '{key[:60]}' is not understood, expected one of {', '.join(_TRACE_KEYS)}")
+    if mode not in {"", *_TRACE_MODE_KEYS}:
+        raise Refused(f"--trace-config: '{mode[:60]}' is no trace mode, expected triton or opentelemetry")
+    # Without a mode, also Triton's former spelling of the file settings.
+    keys = _TRACE_KEYS | (_TRACE_MODE_KEYS[mode] if mode else _TRACE_MODE_KEYS["triton"])
+    if key not in keys:
+        raise Refused(f"--trace-config: '{key[:60]}' is not understood, expected one of {', '.join(keys)}")
+    if key == "url" and "://" not in value:
+        value = f"http://{value}"
+    done.append(f"--{keys[key]}={value}")
 
 
 def _metrics_config(text: str, _done: list[str], notes: list[str]) -> None:

@@ -9,7 +9,7 @@ Source: Linux `Documentation/admin-guide/cgroup-v2.rst` (cpu.max, memory.max) an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
@@ -72,6 +72,13 @@ def cpu_budget(root: Path = Path("/"), *, affinity: int | None = None, online: i
     return CpuBudget(threads, f"{_threads(threads)}: {quota}, {place}")
 
 
+def usable_cores(root: Path = Path("/")) -> float:
+    """CPUs this process may use: as `cpu_budget`, and not rounded. More than 0."""
+    allowed = float(max(1, _affinity(max(1, os.cpu_count() or 1))))
+    quota = tightest_cpu_quota(root)
+    return allowed if quota is None else min(allowed, float(quota.cpus))
+
+
 def memory_budget(root: Path = Path("/")) -> MemoryBudget:
     """The tightest memory limit above this process, or the machine's own memory when no limit is below it."""
     physical = _physical_memory(root)
@@ -86,28 +93,44 @@ def memory_budget(root: Path = Path("/")) -> MemoryBudget:
 
 def tightest_cpu_quota(root: Path) -> CpuQuota | None:
     """The smallest quota of this process's cgroups and all above them, None when unlimited."""
-    found: list[CpuQuota] = []
-    for folder in _own_folders(root, version=2, controller="cpu"):
-        quota = parse_cpu_max(_read(folder / "cpu.max"))
-        if quota is not None:
-            found.append(quota)
-    for folder in _own_folders(root, version=1, controller="cpu"):
-        quota = parse_cfs(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
-        if quota is not None:
-            found.append(quota)
-    return min(found, key=lambda quota: quota.cpus, default=None)
+    return min((quota for quota, _ in cpu_quotas(quota_folders(root))), key=lambda quota: quota.cpus, default=None)
 
 
 def tightest_memory_limit(root: Path) -> tuple[int, int] | None:
     """(cgroup version, bytes) of the smallest memory limit above this process, None when unlimited."""
-    found: list[tuple[int, int]] = []
-    for version, filename in ((2, "memory.max"), (1, "memory.limit_in_bytes")):
-        for folder in _own_folders(root, version=version, controller="memory"):
-            limit = _natural(_read(folder / filename))
-            # v1 spells "no limit" as the largest page-aligned int64.
-            if limit is not None and 0 < limit < 2**62:
-                found.append((version, limit))
-    return min(found, key=lambda item: item[1], default=None)
+    return min(memory_limits(memory_folders(root)), key=lambda item: item[1], default=None)
+
+
+def quota_folders(root: Path) -> list[tuple[int, Path]]:
+    """(cgroup version, folder) of this process's cgroups that may have a CPU quota, its own ones first."""
+    return [(version, folder) for version in (2, 1) for folder in own_folders(root, version=version, controller="cpu")]
+
+
+def memory_folders(root: Path) -> list[tuple[int, Path]]:
+    """As `quota_folders`, for memory."""
+    return [
+        (version, folder) for version in (2, 1) for folder in own_folders(root, version=version, controller="memory")
+    ]
+
+
+def cpu_quotas(folders: Iterable[tuple[int, Path]]) -> Iterator[tuple[CpuQuota, Path]]:
+    """The quotas that `folders` (see `quota_folders`) have now, each with its folder."""
+    for version, folder in folders:
+        if version == 2:
+            quota = parse_cpu_max(read_text(folder / "cpu.max"))
+        else:
+            quota = parse_cfs(read_text(folder / "cpu.cfs_quota_us"), read_text(folder / "cpu.cfs_period_us"))
+        if quota is not None:
+            yield quota, folder
+
+
+def memory_limits(folders: Iterable[tuple[int, Path]]) -> Iterator[tuple[int, int]]:
+    """(cgroup version, bytes) of the limits that `folders` (see `memory_folders`) have now."""
+    for version, folder in folders:
+        limit = natural(read_text(folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")))
+        # v1 spells "no limit" as the largest page-aligned int64.
+        if limit is not None and 0 < limit < 2**62:
+            yield version, limit
 
 
 def parse_cpu_max(text: str) -> CpuQuota | None:
@@ -150,10 +173,10 @@ def parse_mounts(text: str) -> list[tuple[str, str, str, frozenset[str]]]:
     return mounts
 
 
-def _own_folders(root: Path, *, version: int, controller: str) -> Iterator[Path]:
+def own_folders(root: Path, *, version: int, controller: str) -> Iterator[Path]:
     """Folders of this process's own cgroup and each one above it, up to where the hierarchy is mounted."""
-    own = parse_own_cgroups(_read(root / "proc/self/cgroup")).get("" if version == 2 else controller)
-    mounts = parse_mounts(_read(root / "proc/self/mountinfo"))
+    own = parse_own_cgroups(read_text(root / "proc/self/cgroup")).get("" if version == 2 else controller)
+    mounts = parse_mounts(read_text(root / "proc/self/mountinfo"))
     if own is None:
         return
     for inside, point, kind, options in mounts:
@@ -172,13 +195,13 @@ def _below(path: str, ancestor: str) -> bool:
 
 
 def _quota(version: int, quota_text: str, period_text: str) -> CpuQuota | None:
-    quota, period = _natural(quota_text), _natural(period_text)
+    quota, period = natural(quota_text), natural(period_text)
     if not quota or not period:
         return None
     return CpuQuota(version, quota, period)
 
 
-def _natural(text: str) -> int | None:
+def natural(text: str) -> int | None:
     """A decimal number of at most 19 digits, else None ("max", "-1", nonsense)."""
     text = text.strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None
@@ -192,9 +215,9 @@ def _unescaped(text: str) -> str:
 
 
 def _physical_memory(root: Path) -> int | None:
-    for line in _read(root / "proc/meminfo").splitlines():
+    for line in read_text(root / "proc/meminfo").splitlines():
         if line.startswith("MemTotal:"):
-            kibibytes = _natural(line.removeprefix("MemTotal:").strip().removesuffix("kB"))
+            kibibytes = natural(line.removeprefix("MemTotal:").strip().removesuffix("kB"))
             return kibibytes * 1024 if kibibytes else None
     return None
 
@@ -208,7 +231,7 @@ def _threads(count: int) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
     """The text of a kernel file, "" when it is not there or may not be read: then it limits nothing."""
     try:
         with path.open("rb") as file:

@@ -37,6 +37,21 @@ BACKEND = "onnxruntime"
 IMPORTED_PLATFORMS = frozenset({"pytorch_libtorch", "tensorflow_savedmodel", "tensorflow_graphdef"})
 IMPORTED_BACKENDS = frozenset({"pytorch", "tensorflow"})
 """What Triton's repositories call models that arrive in these formats here; they are served as ONNX all the same."""
+
+_ENGINE = "serve the ONNX file that it was built from, with the accelerator tensorrt"
+INSTEAD: Mapping[str, str] = {
+    "dali": "move what it does to the client, or into the model",
+    "ensemble": "call the models one after another",
+    "fil": "leave this file out: XGBoost and LightGBM models (xgboost.json, model.ubj, model.txt) are imported",
+    "openvino": "serve the model as ONNX, with the accelerator openvino",
+    "python": "import the model that its code loads ('tensorquay import'); the code moves to the client or the model",
+    "tensorrt": _ENGINE,
+    "tensorrt_plan": _ENGINE,
+    "tensorrtllm": "text generation is not served here; keep it where it is",
+    "vllm": "text generation is not served here; keep it where it is",
+}
+"""What to do with the other platforms and backends of Triton's."""
+
 GPU_PROVIDERS = ("tensorrt", "cuda")
 CPU_PROVIDERS = ("openvino", "cpu")
 GRAPH_LEVELS = ("disabled", "basic", "extended", "all")
@@ -172,7 +187,7 @@ class _Rules:
 
     def _one_of(self, key: str, given: str, ours: str, imported: frozenset[str]) -> None:
         rule = f"only '{ours}' is served here, and what is imported to it ({', '.join(sorted(imported))})"
-        self.need(given in {"", ours, *imported}, key, given, rule)
+        self.need(given in {"", ours, *imported}, key, given, rule, INSTEAD.get(given, ""))
 
     def tensors(self, kind: str, tensors: Sequence[TensorConfig], *, batches: bool) -> None:
         self.need(len(tensors) <= MAX_TENSORS, kind, len(tensors), _at_most(MAX_TENSORS))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,23 +25,23 @@ from pydantic import (
     model_validator,
 )
 
+from tensorquay.config.server_values import (
+    API_CATEGORIES,
+    Attributes,
+    Endpoint,
+    Paths,
+    Port,
+    Restrictions,
+    Texts,
+    TraceLevels,
+    read_log_format,
+    read_trace_mode,
+)
 from tensorquay.config.tls import TlsFiles, TlsFlags
+from tensorquay.config.trace_rules import trace_problem, unused_trace_settings
 
 MAX_GRPC_MESSAGE = 2**31 - 1
 """gRPC's own limit, and Triton's default."""
-
-API_CATEGORIES = (
-    "health",
-    "metadata",
-    "inference",
-    "shared-memory",
-    "model-config",
-    "model-repository",
-    "statistics",
-    "trace",
-    "logging",
-)
-"""What --http-restricted-api and --grpc-restricted-protocol can close."""
 
 
 class InvalidServerConfig(Exception):
@@ -85,12 +85,11 @@ class LogFormat(enum.Enum):
     JSON = "json"
 
 
-@dataclass(frozen=True, slots=True)
-class RestrictedKey:
-    """The header a restricted API demands and the value it must have (kept out of logs)."""
+class TraceMode(enum.Enum):
+    """What traces are: Triton's files, or OpenTelemetry's spans."""
 
-    key: str
-    value: str = field(repr=False)
+    TRITON = "triton"
+    OPENTELEMETRY = "opentelemetry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,55 +104,6 @@ class Flag:
     metavar: str = ""
     separator: str = ","
 
-
-def _restrictions(given: object) -> object:
-    """`["health,metadata:x-key=secret", …]` as {category: RestrictedKey}."""
-    if isinstance(given, Mapping):
-        return given
-    entries = [given] if isinstance(given, str) else given
-    if not isinstance(entries, list | tuple):
-        raise ValueError("expected a list of texts '<api>[,<api>…]:<header>=<value>'")
-    found: dict[str, RestrictedKey] = {}
-    for entry in entries:
-        categories, colon, pair = entry.partition(":") if isinstance(entry, str) else ("", "", "")
-        key, equals, value = pair.partition("=")
-        if not (colon and equals and value) or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", key):
-            # Never the entry itself: it holds a secret.
-            raise ValueError("expected '<api>[,<api>…]:<header>=<value>' with a valid header name and a value")
-        for category in (name.strip() for name in categories.split(",")):
-            if category not in API_CATEGORIES:
-                raise ValueError(f"'{category[:40]}' is no API, expected one of {', '.join(API_CATEGORIES)}")
-            if category in found:
-                raise ValueError(f"'{category}' is restricted twice")
-            found[category] = RestrictedKey(key, value)
-    return found
-
-
-def _listed(given: object) -> object:
-    """A single value where a list is expected is a list of one."""
-    return [given] if isinstance(given, str | Path) else given
-
-
-def _log_format(given: object) -> object:
-    if isinstance(given, str):
-        lowered = given.lower()
-        return {"default": "text", "iso8601": "ISO8601"}.get(lowered, lowered)
-    return given
-
-
-def _trace_levels(given: object) -> object:
-    levels = _listed(given)
-    if isinstance(levels, list | tuple):
-        upper = [level.upper() if isinstance(level, str) else level for level in levels]
-        # MIN and MAX are tritonserver's former names.
-        return [{"MIN": "TIMESTAMPS", "MAX": "TIMESTAMPS"}.get(level, level) for level in upper]
-    return levels
-
-
-Port = Annotated[int, Field(ge=0, le=65535)]
-Paths = Annotated[tuple[Path, ...], BeforeValidator(_listed)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Restrictions = Annotated[dict[str, RestrictedKey], BeforeValidator(_restrictions)]
 
 _REPOSITORY, _HTTP, _GRPC, _METRICS = "Model repository", "HTTP", "gRPC", "Metrics"
 _IMPORT = "Import"
@@ -251,6 +201,14 @@ class ServerConfig(BaseModel):
     http_restricted_api: Annotated[Restrictions, Flag(_HTTP, (), "APIS:HEADER=VALUE", ";")] = Field(
         default_factory=dict,
         description="Close APIs to requests without this header; repeatable. APIs: " + ", ".join(API_CATEGORIES) + ".",
+    )
+    console: Annotated[bool, Flag(_HTTP)] = Field(
+        default=True, description="Serve the console, a page to watch and try models with, at /."
+    )
+    http_own_name: Annotated[Texts, Flag(_HTTP, metavar="NAME")] = Field(
+        default=(),
+        description="Public name by which this server's own pages are opened without TLS; repeatable. Addresses and "
+        "private names need not be listed.",
     )
     http_header_forward_pattern: Annotated[str, Flag(_HTTP, metavar="REGEX")] = Field(
         default="", max_length=1000, description="Headers whose whole name matches become request parameters."
@@ -363,7 +321,7 @@ class ServerConfig(BaseModel):
     log_info: Annotated[bool, Flag(_LOGS)] = Field(default=True, description="Log information.")
     log_warning: Annotated[bool, Flag(_LOGS)] = Field(default=True, description="Log warnings.")
     log_error: Annotated[bool, Flag(_LOGS)] = Field(default=True, description="Log errors.")
-    log_format: Annotated[LogFormat, BeforeValidator(_log_format), Flag(_LOGS)] = Field(
+    log_format: Annotated[LogFormat, BeforeValidator(read_log_format), Flag(_LOGS)] = Field(
         default=LogFormat.TEXT, description="text (tritonserver: default), ISO8601 (text with full UTC stamps) or json."
     )
     log_file: Annotated[Path | None, Flag(_LOGS, metavar="FILE")] = Field(
@@ -374,17 +332,41 @@ class ServerConfig(BaseModel):
     trace_file: Annotated[Path | None, Flag(_TRACE, metavar="FILE")] = Field(
         default=None, description="Where sampled requests are written (JSON); needed for any trace level."
     )
-    trace_level: Annotated[tuple[str, ...], BeforeValidator(_trace_levels), Flag(_TRACE)] = Field(
+    trace_level: Annotated[TraceLevels, Flag(_TRACE)] = Field(
         default=("OFF",), description="OFF, TIMESTAMPS or TENSORS; repeatable."
     )
     trace_rate: Annotated[int, Flag(_TRACE)] = Field(
-        default=1000, ge=1, le=2**32 - 1, description="One request in this many is traced."
+        default=1000, ge=0, le=2**32 - 1, description="One request in this many is traced; 0: as callers ask (spans)."
     )
     trace_count: Annotated[int, Flag(_TRACE)] = Field(
         default=-1, ge=-1, le=2**31 - 1, description="How many are traced in all; -1: no limit."
     )
     trace_log_frequency: Annotated[int, Flag(_TRACE)] = Field(
         default=0, ge=0, le=2**32 - 1, description="Traces per numbered file (FILE.0, FILE.1 …); 0: one file."
+    )
+    trace_mode: Annotated[TraceMode, BeforeValidator(read_trace_mode), Flag(_TRACE)] = Field(
+        default=TraceMode.TRITON,
+        description="triton: JSON files; opentelemetry: spans, sent to a collector unless trace_level is OFF.",
+    )
+    trace_parent_limit: Annotated[int, Flag(_TRACE)] = Field(
+        default=100, ge=0, le=10**6, description="Spans: requests a second that are traced because their callers ask."
+    )
+    otlp_endpoint: Annotated[Endpoint, Flag(_TRACE, metavar="URL")] = Field(
+        default="",
+        max_length=2048,
+        description="Spans: the collector, OTLP over HTTP, http://localhost:4318/v1/traces.",
+    )
+    otel_resource: Annotated[Attributes, Flag(_TRACE, metavar="KEY=VALUE")] = Field(
+        default=(), max_length=128, description="Spans: an attribute of this server, service.name=digits; repeatable."
+    )
+    otel_max_queue_size: Annotated[int, Flag(_TRACE)] = Field(
+        default=2048, ge=1, le=10**6, description="Spans: how many wait to be sent; more are dropped and counted."
+    )
+    otel_schedule_delay_ms: Annotated[int, Flag(_TRACE)] = Field(
+        default=5000, ge=1, le=3_600_000, description="Spans: longest wait before they are sent."
+    )
+    otel_max_export_batch_size: Annotated[int, Flag(_TRACE)] = Field(
+        default=512, ge=1, le=10**6, description="Spans: most in one request to the collector."
     )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -397,7 +379,15 @@ class ServerConfig(BaseModel):
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for the operator about what was accepted without effect."""
-        return self._notes + tuple(filter(None, (self._tls("http").note(), self._tls("grpc").note())))
+        return self._notes + tuple(
+            filter(None, (self._tls("http").note(), self._tls("grpc").note(), *unused_trace_settings(self)))
+        )
+
+    @property
+    def traces_spans(self) -> bool:
+        """Whether requests are traced as spans. Level OFF, when somebody says it, switches them off too."""
+        off = self.trace_level == ("OFF",) and "trace_level" in self.model_fields_set
+        return self.trace_mode is TraceMode.OPENTELEMETRY and not off
 
     @property
     def http_tls(self) -> TlsFiles | None:
@@ -444,16 +434,6 @@ class ServerConfig(BaseModel):
             raise ValueError(f"not a regular expression: {exc}") from exc
         return pattern
 
-    @field_validator("trace_level")
-    @classmethod
-    def _are_levels(cls, levels: tuple[str, ...]) -> tuple[str, ...]:
-        for level in levels:
-            if level not in {"OFF", "TIMESTAMPS", "TENSORS"}:
-                raise ValueError(f"'{level[:40]}' is no trace level, expected OFF, TIMESTAMPS or TENSORS")
-        if not levels or ("OFF" in levels and len(set(levels)) > 1):
-            raise ValueError("expected OFF alone, or TIMESTAMPS and TENSORS")
-        return tuple(dict.fromkeys(levels))
-
     @model_validator(mode="before")
     @classmethod
     def _metrics_follow_http(cls, given: Any) -> Any:
@@ -490,6 +470,7 @@ class ServerConfig(BaseModel):
             raise ValueError("load_model needs model_control_mode explicit; in the other modes every model is loaded")
         if "*" in self.load_model and len(self.load_model) > 1:
             raise ValueError("load_model '*' means all models and must stand alone")
-        if self.trace_level != ("OFF",) and self.trace_file is None:
-            raise ValueError(f"trace_level {', '.join(self.trace_level)} needs trace_file, the file to write to")
+        problem = trace_problem(self)
+        if problem is not None:
+            raise ValueError(problem)
         return self

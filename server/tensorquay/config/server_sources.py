@@ -21,11 +21,24 @@ PREFIX = "TENSORQUAY_"
 MAX_FILE_BYTES = 2**20
 """Far more than all settings; a wrong path to a big file must not fill the memory."""
 
-NOT_SETTINGS = frozenset({"TENSORQUAY_URL", "TENSORQUAY_CONFIG"})
-"""Variables that other commands read, and the path of the configuration file itself."""
+NOT_SETTINGS: Mapping[str, str] = {
+    "TENSORQUAY_CONFIG": "The settings file of `serve` and `health` that are given no `--config`.",
+    "TENSORQUAY_URL": "The HTTP address that commands ask which are given no `--url`.",
+    "TENSORQUAY_GRPC_URL": "The gRPC address that `infer --grpc` asks when given no `--url`.",
+    "TENSORQUAY_KEY": "The value that opens a closed API, in the commands that the console shows.",
+}
+"""Variables that are no settings of a server, and what they are. What any of our programs reads is here or a field."""
 
 _LIST_FIELDS = frozenset(
-    {"model_repository", "load_model", "http_restricted_api", "grpc_restricted_protocol", "trace_level"}
+    {
+        "model_repository",
+        "load_model",
+        "http_restricted_api",
+        "http_own_name",
+        "grpc_restricted_protocol",
+        "trace_level",
+        "otel_resource",
+    }
 )
 _PATH_FIELDS = frozenset(
     {"model_repository", "log_file", "trace_file"}
@@ -160,6 +173,7 @@ def _sentences(error: ValidationError, labels: Mapping[str, str]) -> list[str]:
         label = labels.get(name, name)
         where = label if label.startswith("--") or label == name else f"{name} ({label})"
         given = item.get("input")
-        shown = f", got {given[:80]!r}" if isinstance(given, str) and "restricted" not in name else ""
+        secret = "restricted" in name or name == "otlp_endpoint"  # a URL may hold a password
+        shown = f", got {given[:80]!r}" if isinstance(given, str) and not secret else ""
         sentences.append(f"{where}: {text}{shown}")
     return sentences

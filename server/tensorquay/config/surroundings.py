@@ -31,3 +31,8 @@ def forbid_telemetry() -> None:
     1.31). A value that the user has set stands.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+def otel_variables() -> dict[str, str]:
+    """What the environment says to everybody who speaks OpenTelemetry (`otel.py`)."""
+    return {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}

@@ -38,6 +38,20 @@ REFUSED: Mapping[str, str] = {
 }
 """Would change what is served if they were ignored: field → why."""
 
+_ANOTHER_MODEL = frozenset(
+    {
+        "ModelConfig.sequence_batching",
+        "ModelConfig.ensemble_scheduling",
+        "ModelConfig.batch_input",
+        "ModelConfig.batch_output",
+        "ModelConfig.model_operations",
+        "ModelConfig.runtime",
+        "ModelTransactionPolicy.decoupled",
+        "ModelInput.allow_ragged_batch",
+    }
+)
+"""Of those, what a model is written for: without it the model would answer otherwise, or not at all."""
+
 NO_EFFECT: Mapping[str, str] = {
     "ModelOptimizationPolicy.priority": "models share one thread budget",
     "ModelOptimizationPolicy.cuda": "it is for TensorRT engines; CUDA graphs are the provider option enable_cuda_graph",
@@ -63,7 +77,8 @@ def screen(message: Message, file: str, *, path: str = "") -> list[str]:
         where = f"{path}.{field.name}" if path else field.name
         if key in REFUSED:
             shown = value if isinstance(value, bool | int | str) else None
-            raise ConfigRefused(file=file, key=where, value=shown, rule=REFUSED[key], hint="remove it")
+            hint = "" if key in _ANOTHER_MODEL else "remove it"
+            raise ConfigRefused(file=file, key=where, value=shown, rule=REFUSED[key], hint=hint)
         if key in NO_EFFECT:
             notes.append(f"{file}: '{where}' is accepted and has no effect here: {NO_EFFECT[key]}")
             continue

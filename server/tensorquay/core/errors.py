@@ -24,6 +24,19 @@ class ErrorKind(enum.Enum):
     CANCELLED = "the caller left"
 
 
+class Rejection(enum.Enum):
+    """Which bound of ours a request met that a version turned away, or left unserved; the value is its metric label."""
+
+    QUEUE_FULL = "queue_full"
+    SERVER_QUEUE_FULL = "server_queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"
+    DEADLINE = "deadline"
+    INFLIGHT_REQUESTS = "inflight_requests"
+    INFLIGHT_BYTES = "inflight_bytes"
+    UNLOADING = "unloading"
+    OTHER = "other"
+
+
 class ServingError(Exception):
     """An error that is an answer: kind, text, and facts a client may show.
 
@@ -32,6 +45,7 @@ class ServingError(Exception):
         kind: overrides the class's own kind.
         facts: JSON-able details added to the error body (`input`, `expected`, `got`, `hint`, …).
         retry_after_s: when trying again makes sense, in seconds.
+        rejection: the bound that was met, when it is a rejection; for counters, not for clients.
     """
 
     kind: ErrorKind = ErrorKind.INTERNAL
@@ -43,6 +57,7 @@ class ServingError(Exception):
         kind: ErrorKind | None = None,
         facts: dict[str, object] | None = None,
         retry_after_s: float | None = None,
+        rejection: Rejection | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -50,6 +65,7 @@ class ServingError(Exception):
             self.kind = kind
         self.facts = facts or {}
         self.retry_after_s = retry_after_s
+        self.rejection = rejection
 
     def for_request(self, request_id: str) -> ServingError:
         """The same error with the request's id in front, as Triton's users search for it in logs."""
@@ -58,6 +74,7 @@ class ServingError(Exception):
             kind=self.kind,
             facts=self.facts,
             retry_after_s=self.retry_after_s,
+            rejection=self.rejection,
         )
         tagged.__cause__ = self
         return tagged

@@ -63,13 +63,14 @@ class InferRequest:
 # NOTE(frozen): values made for every request are not frozen: a frozen dataclass takes three times as long to make.
 @dataclass(slots=True)
 class Timings:
-    """Where the time of one answer went, in nanoseconds, and the batch it rode in."""
+    """Where the time of one answer went, in nanoseconds; the batch it rode in, and how many of its rows are its own."""
 
     queue_ns: int
     compute_input_ns: int
     compute_infer_ns: int
     compute_output_ns: int
     batch_rows: int
+    rows: int = 0
 
 
 @dataclass(slots=True)

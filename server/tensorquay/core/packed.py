@@ -221,6 +221,11 @@ class Ride(_Lazy):
         return self.run.rows
 
     @property
+    def rows(self) -> int:
+        """Of these its own."""
+        return self.stop - self.start
+
+    @property
     def arrays(self) -> tuple[Array | None, ...]:
         """Its rows of every output, None where the run did not give it."""
         return tuple(None if whole is None else self._rows(whole) for whole in self.run.arrays)

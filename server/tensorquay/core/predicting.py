@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from tensorquay.core.clock import Clock
+from tensorquay.core.errors import ErrorKind
 from tensorquay.core.messages import InferRequest, Reply
+from tensorquay.core.request_trace import RequestTrace
 from tensorquay.core.signature import Signature
 
 
@@ -56,11 +58,16 @@ class Predictor(Protocol):
         """Registered shared memory."""
         ...
 
-    def infer(self, request: InferRequest, reply: Reply) -> Ticket:
+    def infer(self, request: InferRequest, reply: Reply, trace: RequestTrace | None = None) -> Ticket:
         """Accept `request`; `reply` is called exactly once, later, on the loop.
 
+        Args: trace: of a sampled request; it is told what happens to it, and ended by whoever began it.
         Raises: ServingError when it is refused; `reply` is then never called.
         """
+        ...
+
+    def refused(self, kind: ErrorKind) -> None:
+        """Count an inference request that was answered with an error of `kind` before it was asked of `infer`."""
         ...
 
     def signature(self, name: str, version: str) -> Signature:

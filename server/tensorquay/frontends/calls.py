@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from functools import partial
 
 from tensorquay.core.errors import ServingError
+from tensorquay.core.facts import PredictionFacts
 from tensorquay.core.predicting import Ticket
+from tensorquay.core.request_trace import RequestTrace
 from tensorquay.frontends.remote import Outcome, RemoteEngine
-from tensorquay.grpc_api.infer import Answer, InferHandler, Metadata
+from tensorquay.frontends.traces import ids_of
+from tensorquay.grpc_api.infer import Answer, InferHandler, Metadata, Note
 from tensorquay.grpc_api.methods import CONTROL_PATHS, Method
+from tensorquay.telemetry.trace_sampling import RequestSampler
 
 _REGION = re.compile(rb"shared_memory")
 
@@ -22,9 +26,14 @@ class FrontInfer(InferHandler):
     """
 
     def __init__(
-        self, engine: RemoteEngine, *, forward_metadata: re.Pattern[str] | None = None, regions: bool = False
+        self,
+        engine: RemoteEngine,
+        *,
+        forward_metadata: re.Pattern[str] | None = None,
+        regions: bool = False,
+        sampler: RequestSampler | None = None,
     ) -> None:
-        super().__init__(engine, forward_metadata=forward_metadata)
+        super().__init__(engine, forward_metadata=forward_metadata, sampler=sampler)
         self._remote = engine
         self._forwards = forward_metadata is not None
         self._regions = regions
@@ -37,15 +46,30 @@ class FrontInfer(InferHandler):
         metadata: Metadata = (),
         deadline_ns: int | None = None,
         streamed: bool = False,
+        note: Note | None = None,
+        trace: RequestTrace | None = None,
     ) -> Ticket | None:
         """See `InferHandler.start`."""
         if not self._regions or not _REGION.search(message):
-            return super().start(message, answer, metadata=metadata, deadline_ns=deadline_ns, streamed=streamed)
+            return super().start(
+                message,
+                answer,
+                metadata=metadata,
+                deadline_ns=deadline_ns,
+                streamed=streamed,
+                note=note,
+                trace=trace,
+            )
         pairs = [(name, value) for name, value in metadata if isinstance(value, str)] if self._forwards else []
-        document = {"infer": pairs, "streamed": streamed}
+        document: dict[str, object] = {"infer": pairs, "streamed": streamed}
+        if trace is not None:
+            document["traced"] = ids_of(trace).hex()
         try:
-            return self._remote.call(document, message, partial(_answer, answer), deadline_ns=deadline_ns)
+            return self._remote.call(
+                document, message, partial(_answer, answer, note), deadline_ns=deadline_ns, trace=trace
+            )
         except ServingError as error:
+            self.refused(error)
             answer(error)
             return None
 
@@ -60,5 +84,11 @@ async def _ask(engine: RemoteEngine, path: str, message: bytes) -> bytes:
     return body
 
 
-def _answer(answer: Answer, outcome: Outcome) -> None:
-    answer(outcome if isinstance(outcome, ServingError) else outcome[1])
+def _answer(answer: Answer, note: Note | None, outcome: Outcome) -> None:
+    if isinstance(outcome, ServingError):
+        answer(outcome)
+        return
+    said, body = outcome
+    if note is not None and said is not None:
+        note(PredictionFacts.from_list(said))
+    answer(body)

@@ -8,6 +8,7 @@ from tensorquay.core.errors import ErrorKind, ServingError
 from tensorquay.frontends.records import BrokenLink
 
 _KINDS = {kind.name: kind for kind in ErrorKind}
+_IN_ORDER = tuple(ErrorKind)
 
 
 def document_of(error: ServingError) -> object:
@@ -25,3 +26,18 @@ def error_of(document: Any) -> ServingError:
         return ServingError(message, kind=_KINDS[kind], facts=facts, retry_after_s=retry_after_s)
     except (KeyError, TypeError, ValueError) as error:
         raise BrokenLink("an error makes no sense") from error
+
+
+def number_of(kind: ErrorKind) -> int:
+    """`kind` as a number, 1 or more, for a record that says nothing else of an error."""
+    return _IN_ORDER.index(kind) + 1
+
+
+def kind_of(number: int) -> ErrorKind:
+    """The kind that `number_of` gave.
+
+    Raises: BrokenLink.
+    """
+    if not 0 < number <= len(_IN_ORDER):
+        raise BrokenLink(f"an error of kind {number}, expected 1 to {len(_IN_ORDER)}")
+    return _IN_ORDER[number - 1]

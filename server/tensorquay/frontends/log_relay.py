@@ -46,7 +46,7 @@ class Relay(logging.Handler):
             if self._send(document):
                 self._dropped -= dropped
                 return
-            self._dropped += 1
+            self._dropped += len(document.get("lines", (None,)))
         if record.levelno >= logging.WARNING and sys.__stderr__ is not None:
             try:
                 sys.__stderr__.write(f"tensorquay front end: {document['message']}\n")
@@ -55,6 +55,15 @@ class Relay(logging.Handler):
 
 
 def _document(record: logging.LogRecord) -> dict[str, Any]:
+    lines = getattr(record, "lines", None)
+    if lines is not None:
+        return {
+            "name": record.name,
+            "level": record.levelno,
+            "created": record.created,
+            "message": record.getMessage(),
+            "lines": lines,
+        }
     fields = {
         name: value if isinstance(value, int | float) or value is None else str(value)[:_MAX_FIELD]
         for name, value in vars(record).items()
@@ -83,6 +92,8 @@ def handle(document: Any) -> None:
     record = logging.LogRecord(document["name"], document["level"], "", 0, document["message"], None, None)
     record.created = document["created"]
     record.exc_text = document.get("exception")
+    if "lines" in document:
+        record.lines = document["lines"]
     for name, value in document.get("fields", {}).items():
         setattr(record, name, value)
     logger.handle(record)

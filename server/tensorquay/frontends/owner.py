@@ -15,32 +15,39 @@ from functools import partial
 from typing import Any
 
 from tensorquay.core.errors import ServingError
+from tensorquay.core.facts import PredictionFacts
 from tensorquay.core.messages import InferResponse
 from tensorquay.core.packed import PackedTensors, Ride
 from tensorquay.core.predicting import Ticket
+from tensorquay.core.request_trace import RequestTrace
 from tensorquay.core.tensors import Tensor, to_buffer
 from tensorquay.engine import InferenceEngine
 from tensorquay.frontends import log_relay
-from tensorquay.frontends.errors import document_of
+from tensorquay.frontends.errors import document_of, kind_of
 from tensorquay.frontends.link import Handler, Link
 from tensorquay.frontends.records import (
     HEAD,
     NO_DEADLINE,
     PADS,
     REQUEST_HEAD,
+    TIMINGS,
+    TRACED,
     BrokenLink,
     Kind,
     document_at,
     document_record,
+    dump,
     padded,
     record,
 )
 from tensorquay.frontends.run_groups import RunGroup, RunPart
 from tensorquay.frontends.templates import AnswerNumbers, RequestShape, RunNumbers, sizes_of
+from tensorquay.frontends.traces import IDS_BYTES, OpenTraces
 from tensorquay.grpc_api.infer import InferHandler
 from tensorquay.grpc_api.methods import Method
 from tensorquay.telemetry.unexpected import unexpected
 from tensorquay.transport.http_message import HotHandler, HotRoute, HttpReply
+from tensorquay.transport.traced_route import TracedRoute
 
 _log = logging.getLogger("tensorquay.frontends")
 
@@ -54,9 +61,11 @@ class Owned:
         hot: the hot HTTP routes; None when HTTP is off.
         grpc: decodes predictions that are handed over whole; None when gRPC is off.
         control: the control methods of gRPC by path.
+        access_log: whether front ends are told what their access log says about predictions.
+        spans: takes traces that have ended; None while spans are off.
     """
 
-    __slots__ = ("control", "engine", "grpc", "hot")
+    __slots__ = ("access_log", "control", "engine", "grpc", "hot", "spans")
 
     def __init__(
         self,
@@ -65,8 +74,12 @@ class Owned:
         hot: HotHandler | None,
         grpc: InferHandler | None,
         control: Mapping[str, Method],
+        access_log: bool = False,
+        spans: Callable[[RequestTrace], None] | None = None,
     ) -> None:
         self.engine = engine
+        self.spans = spans
+        self.access_log = access_log
         self.hot = hot
         self.grpc = grpc
         self.control = control
@@ -89,6 +102,7 @@ class OwnerEnd:
         self._runs: dict[object, RunGroup] = {}
         self._tickets: dict[int, Ticket] = {}
         self._routes: dict[bytes, HotRoute] = {}
+        self._traces = None if owned.spans is None else OpenTraces(owned.spans)
 
     def attach(self, link: Link) -> None:
         """Speak over `link`, whose handlers are `handlers` and whose end is `lost`."""
@@ -104,6 +118,7 @@ class OwnerEnd:
             Kind.LOG: self._on_log,
             Kind.REFUSED: self._on_refused,
             Kind.READY: self._on_ready,
+            Kind.SPAN: self._on_span,
         }
 
     @property
@@ -136,6 +151,10 @@ class OwnerEnd:
         size, _, flags, number, call, length, arrival_ns, deadline_ns = REQUEST_HEAD.unpack_from(data, at)
         shape, end = self._shapes[number], at + size
         at += REQUEST_HEAD.size
+        trace = None
+        if flags & TRACED:
+            trace = self._opened(call, data[at : at + IDS_BYTES], arrival_ns)
+            at += IDS_BYTES
         identity = ""
         if length:
             identity = data[at : at + length].decode("utf-8", "surrogatepass")
@@ -151,7 +170,7 @@ class OwnerEnd:
             inputs = PackedTensors.cut(tensors.packed, source, at)
         request = shape.request(identity, inputs, arrival_ns, None if deadline_ns == NO_DEADLINE else deadline_ns)
         try:
-            self._tickets[call] = self._owned.engine.infer(request, partial(self._answer, call))
+            self._tickets[call] = self._owned.engine.infer(request, partial(self._answer, call), trace)
         except ServingError as error:
             self._fail(call, error)
         except Exception as error:  # noqa: BLE001  a bug of ours must answer this client and hurt no other
@@ -164,6 +183,8 @@ class OwnerEnd:
         if isinstance(outcome, ServingError):
             self._fail(call, outcome)
             return
+        if self._owned.access_log:
+            self._send_timings(call, outcome)
         ride = outcome.outputs
         if type(ride) is Ride and not outcome.parameters:
             # Riders of one run are answered together: its outputs travel once.
@@ -185,6 +206,12 @@ class OwnerEnd:
         sizes = sizes_of(outputs, buffers)
         size = HEAD.size + len(sizes) + sum(map(len, parts))
         link.send((HEAD.pack(size, Kind.ANSWER, flags, number, call, 0), sizes, *parts))
+
+    def _send_timings(self, call: int, outcome: InferResponse) -> None:
+        timings = outcome.timings
+        run_ns = timings.compute_input_ns + timings.compute_infer_ns + timings.compute_output_ns
+        text = TIMINGS.pack(call, timings.rows, timings.batch_rows, max(timings.queue_ns, 0), max(run_ns, 0))
+        self._link.send(record(Kind.TIMINGS, text, extra=1))
 
     def _send_runs(self) -> None:
         runs, self._runs = self._runs, {}
@@ -217,18 +244,35 @@ class OwnerEnd:
         head = data[at : at + length]
         body = data[at + padded(length) : end]
         document = document_at(head, 0, length)
+        trace = None
+        match document:
+            case {"traced": str(ids), **rest}:
+                trace, document = self._opened(call, bytes.fromhex(ids), arrival_ns), rest
+                head = dump(document)
         match document:
             case {"http": [str(), str(), list()]}:
-                self._call_http(call, head, document["http"], body, arrival_ns)
+                self._call_http(call, head, document["http"], body, arrival_ns, trace)
             case {"grpc": str(path)}:
                 self._call_control(call, path, body)
             case {"infer": list(metadata), "streamed": bool(streamed)}:
                 deadline = None if deadline_ns == NO_DEADLINE else deadline_ns
-                self._call_infer(call, metadata, body, deadline_ns=deadline, streamed=streamed)
+                self._call_infer(call, metadata, body, deadline_ns=deadline, streamed=streamed, trace=trace)
             case _:
                 raise BrokenLink(f"a call to nobody: {str(document)[:100]}")
 
-    def _call_http(self, call: int, key: bytes, head: list[Any], body: bytes, arrival_ns: int) -> None:
+    def _opened(self, call: int, ids: bytes, arrival_ns: int) -> RequestTrace:
+        if self._traces is None:
+            raise BrokenLink("a traced request, while nothing is traced")
+        return self._traces.open(call, ids, arrival_ns)
+
+    def _on_span(self, data: bytes, at: int) -> None:
+        if self._traces is None:
+            raise BrokenLink("a span, while nothing is traced")
+        self._traces.close(document_at(data, at + HEAD.size, HEAD.unpack_from(data, at)[5]))
+
+    def _call_http(
+        self, call: int, key: bytes, head: list[Any], body: bytes, arrival_ns: int, trace: RequestTrace | None
+    ) -> None:
         route = self._routes.get(key)
         if route is None:
             method, path, headers = head
@@ -240,7 +284,11 @@ class OwnerEnd:
             if len(self._routes) >= _MAX_ROUTES:
                 self._routes.clear()
             self._routes[key] = route
-        ticket = route.start(body, arrival_ns, partial(self._answer_http, call))
+        answer = partial(self._answer_http, call)
+        if isinstance(route, TracedRoute):
+            ticket = route.hand_on(body, arrival_ns, answer, trace)
+        else:
+            ticket = route.start(body, arrival_ns, answer)
         if ticket is not None:
             self._tickets[call] = ticket
 
@@ -250,19 +298,31 @@ class OwnerEnd:
             return
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in reply.headers]
         said = [reply.status, reply.content_type.decode("latin-1"), headers]
+        if reply.facts is not None:
+            said.append(reply.facts.to_list())
         self._link.send(document_record(Kind.RESULT, said, reply.parts, call=call))
 
     def _call_infer(
-        self, call: int, metadata: list[Any], message: bytes, *, deadline_ns: int | None, streamed: bool
+        self,
+        call: int,
+        metadata: list[Any],
+        message: bytes,
+        *,
+        deadline_ns: int | None,
+        streamed: bool,
+        trace: RequestTrace | None,
     ) -> None:
         assert self._owned.grpc is not None
         pairs = [(name, value) for name, value in metadata]
+        noted: list[PredictionFacts] = []
         ticket = self._owned.grpc.start(
             message,
-            partial(self._answer_bytes, call),
+            partial(self._answer_bytes, call, noted=noted),
             metadata=pairs,
             deadline_ns=deadline_ns,
             streamed=streamed,
+            note=noted.append if self._owned.access_log else None,
+            trace=trace,
         )
         if ticket is not None:
             self._tickets[call] = ticket
@@ -284,14 +344,15 @@ class OwnerEnd:
             outcome = unexpected(error, _log, f"serving {path.rpartition('/')[2]}")
         self._answer_bytes(call, outcome)
 
-    def _answer_bytes(self, call: int, outcome: bytes | ServingError) -> None:
+    def _answer_bytes(self, call: int, outcome: bytes | ServingError, *, noted: Sequence[PredictionFacts] = ()) -> None:
         self._tickets.pop(call, None)
         if self._closed:
             return
         if isinstance(outcome, ServingError):
             self._fail(call, outcome)
         else:
-            self._link.send(document_record(Kind.RESULT, None, (outcome,), call=call))
+            said = noted[0].to_list() if noted else None
+            self._link.send(document_record(Kind.RESULT, said, (outcome,), call=call))
 
     def _on_cancel(self, data: bytes, at: int) -> None:
         ticket = self._tickets.get(HEAD.unpack_from(data, at)[4])
@@ -305,7 +366,10 @@ class OwnerEnd:
         log_relay.handle(document_at(data, at + HEAD.size, size - HEAD.size))
 
     def _on_refused(self, data: bytes, at: int) -> None:
-        self._owned.engine.admission.refused_bytes += HEAD.unpack_from(data, at)[5]
+        _, _, _, kind, _, stuck = HEAD.unpack_from(data, at)
+        self._owned.engine.admission.refused_bytes += stuck
+        if kind:
+            self._owned.engine.refused(kind_of(kind))
 
     def _on_ready(self, _data: bytes, _at: int) -> None:
         self._ready()

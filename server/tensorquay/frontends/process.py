@@ -48,6 +48,11 @@ class FrontEndProcess:
             self._process.stdin.write(told)
             self._process.stdin.close()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def kill(self) -> None:
         """End it now."""
         self._process.kill()

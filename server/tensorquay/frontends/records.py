@@ -9,6 +9,7 @@ header are aligned. All integers are little-endian, because both sides run on on
     ANSWER   header, payload
     payload  size:u64 of every BYTES tensor; then the tensors, each padded to 8 bytes; or, with IN_ARENA, where in the
              sender's arena they are: offset:u64 size:u64
+    TIMINGS  header, (call:u32 rows:u32 rows of the batch:u64 queue_ns:u64 run_ns:u64) for each of `extra` requests
     RUN      header, (call:u32 first row:u32 row after the last:u32) for each of `extra` requests, padded, payload
     CALL     header, arrival_ns:i64 deadline_ns:i64, document (JSON, extra bytes, padded), body
     RESULT   header, document (JSON, extra bytes, padded), body
@@ -30,9 +31,13 @@ HEAD = struct.Struct("<IBBHII")
 REQUEST_HEAD = struct.Struct("<IBBHIIqq")
 RANGE = struct.Struct("<QQ")
 SIZE = struct.Struct("<Q")
+TIMINGS = struct.Struct("<IIQQQ")
 
 IN_ARENA: Final = 1
 """Flag: the tensors are in the sender's arena."""
+
+TRACED: Final = 2
+"""Flag of a REQUEST: the ids of its trace stand before its id (`traces.py`)."""
 
 NO_DEADLINE: Final = -1
 
@@ -69,7 +74,8 @@ class Kind(enum.IntEnum):
     LOG = 10
     """F: a log record."""
     REFUSED = 11
-    """F: this many requests (`extra`) were refused before they were sent, because too much waits to be sent."""
+    """F: requests that were refused before they were sent: `extra` because too much waits to be sent; and one
+    inference request, when `template` is not 0, with an error of that kind (`errors.kind_of`)."""
     READY = 12
     """F: it accepts connections."""
     DRAIN = 13
@@ -80,6 +86,10 @@ class Kind(enum.IntEnum):
     """O: the template of runs with this number, from now on."""
     RUN = 16
     """O: the outputs of a batch, or of one request's rows of it, and which requests they answer."""
+    TIMINGS = 17
+    """O: where the time of requests went whose answers come next; only while there is an access log."""
+    SPAN = 18
+    """F: how a traced request ended."""
 
 
 class BrokenLink(Exception):

@@ -13,25 +13,30 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from tensorquay.core.clock import Clock
-from tensorquay.core.errors import Cancelled, InvalidArgument, Overloaded, ServingError
-from tensorquay.core.messages import InferRequest, Reply
+from tensorquay.core.errors import Cancelled, ErrorKind, InvalidArgument, Overloaded, ServingError
+from tensorquay.core.messages import InferRequest, Reply, Timings
 from tensorquay.core.packed import PackedTensors
+from tensorquay.core.request_trace import RequestTrace
 from tensorquay.core.signature import Signature
 from tensorquay.core.tensors import to_buffer
-from tensorquay.frontends.errors import error_of
+from tensorquay.frontends.errors import error_of, number_of
 from tensorquay.frontends.link import Handler, Link
 from tensorquay.frontends.records import (
     HEAD,
     NO_DEADLINE,
     PADS,
     REQUEST_HEAD,
+    TIMINGS,
+    TRACED,
     Kind,
     call_record,
     document_at,
+    document_record,
     padded,
     record,
 )
 from tensorquay.frontends.templates import AnswerShape, RequestNumbers, RunShape, sizes_of
+from tensorquay.frontends.traces import NEVER_SENT, document_of, ids_of
 
 Outcome: TypeAlias = tuple[Any, bytes] | ServingError
 """What a call came to: the document and the body of its result, or why there is none."""
@@ -55,10 +60,11 @@ class NoRegions:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A request or a call that was sent. `identity` is the request's id."""
+    """A request or a call that was sent. `identity` is the request's id; `timings` came before the answer, or never."""
 
     identity: str
     reply: Callable[[Any], None]
+    timings: Timings | None = None
 
 
 class RemoteTicket:
@@ -116,6 +122,7 @@ class RemoteEngine:
             Kind.ANSWER: self._on_answer,
             Kind.RUN_SHAPE: self._on_run_shape,
             Kind.RUN: self._on_run,
+            Kind.TIMINGS: self._on_timings,
             Kind.ERROR: self._on_error,
             Kind.RESULT: self._on_result,
             Kind.DRAIN: self._on_drain,
@@ -123,12 +130,15 @@ class RemoteEngine:
 
     # -- predictions
 
-    def infer(self, request: InferRequest, reply: Reply) -> RemoteTicket:
+    def infer(self, request: InferRequest, reply: Reply, trace: RequestTrace | None = None) -> RemoteTicket:
         """See `Predictor.infer`.
 
         Raises: Overloaded when the owner does not read any more.
         """
-        self._refuse_if_stuck(request.id)
+        if self._link.unsent_bytes > self._max_unsent_bytes:
+            error = self._stuck()
+            self.refused(error.kind)
+            raise error.for_request(request.id)
         link = self._link
         number, document = self._numbers.of(request)
         if document is not None:
@@ -144,6 +154,11 @@ class RemoteEngine:
         deadline = request.deadline_ns
         identity = request.id.encode("utf-8", "surrogatepass") if request.id else b""
         between = identity + PADS[-len(identity) & 7] + sizes
+        if trace is not None:
+            trace.asks(request.model_name, request.model_version, request.id)
+            trace.call = call
+            flags |= TRACED
+            between = ids_of(trace) + between
         size = REQUEST_HEAD.size + len(between) + sum(map(len, parts))
         head = REQUEST_HEAD.pack(
             size,
@@ -157,6 +172,10 @@ class RemoteEngine:
         )
         link.send((head, between, *parts))
         return RemoteTicket(self, call)
+
+    def refused(self, kind: ErrorKind) -> None:
+        """See `Predictor.refused`: the owner counts it."""
+        self._link.send(record(Kind.REFUSED, template=number_of(kind)))
 
     def signature(self, name: str, version: str) -> Signature:  # noqa: ARG002  as `Predictor`
         """Not known here. Requests that need one are handed over whole; only an empty compressed body gets here.
@@ -182,12 +201,15 @@ class RemoteEngine:
         *,
         arrival_ns: int | None = None,
         deadline_ns: int | None = None,
+        trace: RequestTrace | None = None,
     ) -> RemoteTicket:
         """Let a handler of the owner take `body`; `document` says which. `reply` is called once, later.
 
+        Args: trace: of a traced request, whose ids are in `document`.
         Raises: Overloaded when the owner does not read any more; InvalidArgument for a body that no record can hold.
         """
-        self._refuse_if_stuck("")
+        if self._link.unsent_bytes > self._max_unsent_bytes:
+            raise self._stuck()
         arrival = self._clock.now_ns() if arrival_ns is None else arrival_ns
         call = self._next_call()
         try:
@@ -196,7 +218,14 @@ class RemoteEngine:
             raise InvalidArgument(f"the request cannot be handed over: {error}") from error
         self._waiting[call] = _Waiting("", reply)
         self._link.send(parts)
+        if trace is not None:
+            trace.call = call
         return RemoteTicket(self, call)
+
+    def ended(self, trace: RequestTrace) -> None:
+        """A traced request is answered: let the owner know."""
+        if trace.call != NEVER_SENT or self._link.unsent_bytes <= self._max_unsent_bytes:
+            self._link.send(document_record(Kind.SPAN, document_of(trace)))
 
     async def ask(self, document: object, body: bytes) -> tuple[Any, bytes]:
         """`call` for coroutines. Cancelling the caller cancels the call.
@@ -236,7 +265,10 @@ class RemoteEngine:
         outputs = tensors.read(source, at, sizes)
         waiting = self._waiting.pop(call, None)
         if waiting is not None:
-            waiting.reply(shape.response(waiting.identity, outputs))
+            answer = shape.response(waiting.identity, outputs)
+            if waiting.timings is not None:
+                answer.timings = waiting.timings
+            waiting.reply(answer)
 
     def _on_run_shape(self, data: bytes, at: int) -> None:
         size, _, _, number, _, _ = HEAD.unpack_from(data, at)
@@ -253,7 +285,19 @@ class RemoteEngine:
             waiting = self._waiting.pop(riders[position], None)
             if waiting is not None:
                 start, stop = riders[position + 1], riders[position + 2]
-                waiting.reply(shape.response(waiting.identity, run, start, stop))
+                answer = shape.response(waiting.identity, run, start, stop)
+                if waiting.timings is not None:
+                    answer.timings = waiting.timings
+                waiting.reply(answer)
+
+    def _on_timings(self, data: bytes, at: int) -> None:
+        count = HEAD.unpack_from(data, at)[5]
+        at += HEAD.size
+        for each in range(count):
+            call, rows, batch_rows, queue_ns, run_ns = TIMINGS.unpack_from(data, at + each * TIMINGS.size)
+            waiting = self._waiting.get(call)
+            if waiting is not None:
+                waiting.timings = Timings(queue_ns, 0, run_ns, 0, batch_rows, rows)
 
     def _on_error(self, data: bytes, at: int) -> None:
         _, _, _, _, call, length = HEAD.unpack_from(data, at)
@@ -288,13 +332,12 @@ class RemoteEngine:
         self._next = (call + 1) % _MAX_CALLS
         return call
 
-    def _refuse_if_stuck(self, identity: str) -> None:
-        unsent = self._link.unsent_bytes
-        if unsent > self._max_unsent_bytes:
-            self._link.send(record(Kind.REFUSED, extra=1))
-            raise Overloaded(
-                f"server overloaded: {unsent} bytes wait to be taken by the engine's process, at most "
-                f"{self._max_unsent_bytes} may; retry after a pause (--max-inflight-bytes)",
-                facts={"limit": self._max_unsent_bytes},
-                retry_after_s=1.0,
-            ).for_request(identity)
+    def _stuck(self) -> Overloaded:
+        """Why nothing is sent any more; the owner counts it among what admission control refused."""
+        self._link.send(record(Kind.REFUSED, extra=1))
+        return Overloaded(
+            f"server overloaded: {self._link.unsent_bytes} bytes wait to be taken by the engine's process, at most "
+            f"{self._max_unsent_bytes} may; retry after a pause (--max-inflight-bytes)",
+            facts={"limit": self._max_unsent_bytes},
+            retry_after_s=1.0,
+        )

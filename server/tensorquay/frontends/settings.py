@@ -51,6 +51,7 @@ class FrontEndSettings:
         max_unsent_bytes: waiting to be taken by the owner; beyond, predictions are refused.
         regions: whether clients may use shared memory.
         log_level, library_level: of our loggers and of all others.
+        sampling: of spans, the arguments of a `SamplingRule`; None while they are off.
     """
 
     http: DoorSettings | None
@@ -66,6 +67,7 @@ class FrontEndSettings:
     arena_bytes: int = 0
     log_level: int = 0
     library_level: int = 0
+    sampling: tuple[float, bool, int] | None = None
 
     def to_json(self) -> bytes:
         """As `from_json` reads it."""

@@ -85,6 +85,11 @@ class FrontEnds:
         """How many accept connections."""
         return len(self._live)
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Their process ids."""
+        return tuple(front.process.pid for front in self._live.values())
+
     async def start(self) -> None:
         """Start all; returns when they accept connections.
 

@@ -28,7 +28,9 @@ from tensorquay.frontends.records import HEAD, Kind, dump, record
 from tensorquay.frontends.remote import RemoteEngine
 from tensorquay.frontends.settings import DoorSettings, FrontEndSettings
 from tensorquay.grpc_api.native_server import NativeGrpcServer
-from tensorquay.http_api.infer import InferHandler
+from tensorquay.http_api.infer import InferHandler, context_apart
+from tensorquay.telemetry.trace_sampling import RequestSampler, SamplingRule
+from tensorquay.transport.access_log import AccessLog
 from tensorquay.transport.event_loop import loop_factory
 from tensorquay.transport.h1_server import H1Limits, H1Server
 from tensorquay.transport.listen import bind
@@ -60,6 +62,9 @@ class _FrontEnd:
         self._settings = settings
         self._clock: Clock = SystemClock()
         self._engine = RemoteEngine(clock=self._clock, max_unsent_bytes=settings.max_unsent_bytes)
+        self._sampler = (
+            None if settings.sampling is None else RequestSampler(SamplingRule(*settings.sampling), self._engine.ended)
+        )
         self._channel = socket.socket(fileno=settings.channel)
         self._link: Link
         self._ending = False
@@ -81,6 +86,8 @@ class _FrontEnd:
         self._link.send(record(Kind.READY))
         grace_s = await self._stop
         await asyncio.gather(*(server.stop(grace_s) for server in servers))
+        # What was logged last is sent in the next turn of the loop.
+        await asyncio.sleep(0)
         self._ending = True
         self._link.close()
         await self._lost
@@ -132,8 +139,15 @@ class _FrontEnd:
             self._engine,
             max_body_bytes=door.max_bytes,
             forward_headers=_pattern(door.forward_pattern),
+            access_log=settings.access_log,
         )
-        hot = FrontRoutes(self._engine, infer, restricted=door.restricted or {}, regions=settings.regions)
+        hot = FrontRoutes(
+            self._engine,
+            infer,
+            restricted=door.restricted or {},
+            regions=settings.regions,
+            sampler=self._sampler,
+        )
         files = door.tls_files("http")
         return H1Server(
             hot,
@@ -142,6 +156,7 @@ class _FrontEnd:
             clock=self._clock,
             limits=H1Limits(max_body_bytes=door.max_bytes, max_receiving_bytes=settings.max_receiving_bytes),
             access_log=settings.access_log,
+            apart=context_apart(_pattern(door.forward_pattern)),
             tls=None
             if files is None
             else PortContext(Certificates(files, HTTP_PROTOCOLS, clock=self._clock), clock=self._clock),
@@ -152,12 +167,18 @@ class _FrontEnd:
         files = door.tls_files("grpc")
         return NativeGrpcServer(
             self._engine,
-            FrontInfer(self._engine, forward_metadata=_pattern(door.forward_pattern), regions=settings.regions),
+            FrontInfer(
+                self._engine,
+                forward_metadata=_pattern(door.forward_pattern),
+                regions=settings.regions,
+                sampler=self._sampler,
+            ),
             control_methods(self._engine),
             bound=bind(door.host, door.port, what="gRPC", shared=True),
             restricted=door.restricted or {},
             max_message_bytes=door.max_bytes,
             max_receiving_bytes=settings.max_receiving_bytes,
+            access=AccessLog(self._clock) if settings.access_log else None,
             tls=None
             if files is None
             else PortContext(Certificates(files, GRPC_PROTOCOLS, clock=self._clock), clock=self._clock),

@@ -10,18 +10,24 @@ import asyncio
 import hmac
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from tensorquay.core.errors import ServingError, Unavailable
+from tensorquay.core.errors import ErrorKind, ServingError, Unavailable
+from tensorquay.core.request_trace import Entrance, RequestTrace
+from tensorquay.core.trace_context import TRACEPARENT, of_metadata
 from tensorquay.engine import InferenceEngine
-from tensorquay.grpc_api.infer import MAX_STREAM_INFLIGHT, InferHandler, InferStream
+from tensorquay.grpc_api.aio_access import address, logged_stream, logged_unary
+from tensorquay.grpc_api.infer import MAX_STREAM_INFLIGHT, Answer, InferHandler, InferStream
 from tensorquay.grpc_api.methods import SERVICE, Method, category_of
 from tensorquay.protocol import reflection
 from tensorquay.protocol.status import grpc_code, grpc_message
 from tensorquay.telemetry.unexpected import unexpected
+from tensorquay.transport.access_log import AccessLog
+from tensorquay.transport.grpc_access import StreamAccess
 from tensorquay.transport.listen import PortTaken
 from tensorquay.transport.tls import Certificates
 from tensorquay.transport.tls_files import TlsMaterial
@@ -30,6 +36,7 @@ _log = logging.getLogger("tensorquay.grpc")
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _MAX_STREAMS = 4096
+_INFER, _STREAM = f"{SERVICE}ModelInfer", f"{SERVICE}ModelStreamInfer"
 _REFLECTION = (
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -43,6 +50,7 @@ class GrpcServer:
         restricted: access category → (header, value); the metadata key is "triton-grpc-protocol-" + header.
         max_message_bytes: largest message either way.
         tls: the certificates of the port; None for cleartext.
+        access: takes a line per call, while there is an access log.
     """
 
     def __init__(
@@ -56,8 +64,10 @@ class GrpcServer:
         restricted: Mapping[str, tuple[str, str]],
         max_message_bytes: int,
         tls: Certificates | None = None,
+        access: AccessLog | None = None,
     ) -> None:
         self._engine = engine
+        self._access = access
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
@@ -72,8 +82,8 @@ class GrpcServer:
                 ("grpc.http2.max_ping_strikes", 2),
             ]
         )
-        calls = self._calls = _Calls(engine, infer, control, restricted)
-        self._server.add_generic_rpc_handlers((_Router(calls, control),))
+        calls = self._calls = _Calls(engine, infer, control, restricted, access)
+        self._server.add_generic_rpc_handlers((_Router(calls, control, access),))
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             if tls is None:
@@ -95,6 +105,8 @@ class GrpcServer:
         stopping = asyncio.ensure_future(self._server.stop(grace_s))
         self._calls.end_streams()
         await stopping
+        if self._access is not None:
+            self._access.close()
 
 
 def _credentials(tls: Certificates) -> Any:
@@ -122,18 +134,26 @@ def _credentials(tls: Certificates) -> Any:
 class _Router(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Method path → the kind of handler grpcio needs."""
 
-    def __init__(self, calls: _Calls, control: Mapping[str, Method]) -> None:
-        self._handlers: dict[str, Any] = {
-            path: grpc.unary_unary_rpc_method_handler(calls.unary(path, method)) for path, method in control.items()
-        }
-        self._handlers[f"{SERVICE}ModelInfer"] = grpc.unary_unary_rpc_method_handler(calls.model_infer)
-        self._handlers[f"{SERVICE}ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(calls.model_stream_infer)
-        for path in _REFLECTION:
-            self._handlers[path] = grpc.stream_stream_rpc_method_handler(calls.reflection)
+    def __init__(self, calls: _Calls, control: Mapping[str, Method], access: AccessLog | None) -> None:
+        unary: dict[str, Any] = {path: calls.unary(path, method) for path, method in control.items()}
+        unary[_INFER] = calls.model_infer
+        streams: dict[str, Any] = dict.fromkeys(_REFLECTION, calls.reflection)
+        streams[_STREAM] = calls.model_stream_infer
+        if access is not None:
+            unary = {path: logged_unary(access, path, serve) for path, serve in unary.items()}
+            streams = {path: logged_stream(access, path, serve) for path, serve in streams.items()}
+        self._access = access
+        self._handlers = {path: grpc.unary_unary_rpc_method_handler(serve) for path, serve in unary.items()}
+        self._handlers |= {path: grpc.stream_stream_rpc_method_handler(serve) for path, serve in streams.items()}
 
     def service(self, handler_call_details: Any) -> Any:
         """grpcio's look-up; None answers UNIMPLEMENTED."""
-        return self._handlers.get(handler_call_details.method)
+        found = self._handlers.get(handler_call_details.method)
+        if found is None and self._access is not None:
+            log = self._access
+            # grpcio answers by itself, and does not say to whom.
+            log.grpc(handler_call_details.method, "UNIMPLEMENTED", begun_ns=log.now_ns(), peer=None, sizes=(0, 0))
+        return found
 
 
 class _Calls:
@@ -145,9 +165,11 @@ class _Calls:
         infer: InferHandler,
         control: Mapping[str, Method],
         restricted: Mapping[str, tuple[str, str]],
+        access: AccessLog | None = None,
     ) -> None:
         self._engine = engine
         self._infer = infer
+        self._access = access
         self._control = control
         self._restricted = restricted
         # What ends each open stream: its client may neither ask nor leave for hours.
@@ -175,15 +197,22 @@ class _Calls:
 
     async def model_infer(self, message: bytes, context: Any) -> bytes:
         """ModelInfer. grpcio cancels this coroutine when the client cancels or its deadline passes."""
-        await self._check_access(f"{SERVICE}ModelInfer", context)
+        await self._check_access(_INFER, context)
         answered: asyncio.Future[bytes | ServingError] = asyncio.get_running_loop().create_future()
 
         def answer(outcome: bytes | ServingError) -> None:
             if not answered.done():
                 answered.set_result(outcome)
 
+        metadata, deadline_ns = context.invocation_metadata() or (), self._deadline_ns(context)
+        trace = None if self._infer.sampler is None else self._infer.begin_trace(Entrance.GRPC, of_metadata(metadata))
         ticket = self._infer.start(
-            message, answer, metadata=context.invocation_metadata() or (), deadline_ns=self._deadline_ns(context)
+            message,
+            answer if trace is None else partial(self._answer_traced, trace, deadline_ns, answer),
+            metadata=metadata,
+            deadline_ns=deadline_ns,
+            note=getattr(context, "note", None),
+            trace=trace,
         )
         try:
             outcome = await answered
@@ -191,11 +220,19 @@ class _Calls:
             if ticket is not None:
                 ticket.cancel()
             raise
+        if trace is not None:
+            await context.send_initial_metadata(((TRACEPARENT, trace.traceparent.decode()),))
         return outcome if isinstance(outcome, bytes) else await _abort(context, outcome)
+
+    def _answer_traced(
+        self, trace: RequestTrace, deadline_ns: int | None, answer: Answer, outcome: bytes | ServingError
+    ) -> None:
+        self._infer.end_trace(trace, outcome, deadline_ns)
+        answer(outcome)
 
     async def model_stream_infer(self, messages: AsyncIterator[bytes], context: Any) -> None:
         """ModelStreamInfer: a reader feeds the stream, this coroutine writes what it emits."""
-        await self._check_access(f"{SERVICE}ModelStreamInfer", context)
+        await self._check_access(_STREAM, context)
         outbox: asyncio.Queue[bytes | ServingError | None] = asyncio.Queue()
         room = asyncio.Event()
         stream = InferStream(
@@ -205,6 +242,7 @@ class _Calls:
             emit=outbox.put_nowait,
             fail=outbox.put_nowait,
             idle=room.set,
+            access=None if self._access is None else StreamAccess(self._access, _STREAM, address(context)),
         )
 
         async def read() -> None:
@@ -273,6 +311,8 @@ class _Calls:
         header, value = needed
         given = dict(context.invocation_metadata() or ()).get(f"triton-grpc-protocol-{header.lower()}", "")
         if not hmac.compare_digest(str(given).encode(), value.encode()):
+            if path in {_INFER, _STREAM}:
+                self._engine.refused(ErrorKind.UNAVAILABLE)
             await context.abort(
                 grpc.StatusCode.UNAVAILABLE, f"This protocol is restricted, expecting header '{header}'"
             )

@@ -10,12 +10,16 @@ import asyncio
 import logging
 from functools import partial
 
-from tensorquay.core.errors import Overloaded, ServingError
+from tensorquay.core.errors import ErrorKind, Overloaded, ServingError
 from tensorquay.core.predicting import Ticket
+from tensorquay.core.request_trace import Entrance, RequestTrace
 from tensorquay.grpc_api.infer import MAX_STREAM_INFLIGHT, InferHandler, InferStream
 from tensorquay.grpc_api.methods import Method
 from tensorquay.protocol import reflection
+from tensorquay.telemetry.trace_sampling import RequestSampler
 from tensorquay.telemetry.unexpected import unexpected
+from tensorquay.transport.access_log import AccessLog
+from tensorquay.transport.grpc_access import LoggedCall, StreamAccess
 from tensorquay.transport.grpc_call import Call
 
 _log = logging.getLogger("tensorquay.grpc")
@@ -38,6 +42,9 @@ class Unary:
     def drained(self, call: Call) -> None:
         """Unary calls have nothing to wait for."""
 
+    def refused(self, call: Call, error: ServingError) -> None:
+        """By default nobody counts it."""
+
 
 class Streaming:
     """What all methods with streams of messages share."""
@@ -50,11 +57,15 @@ class Streaming:
     def drained(self, call: Call) -> None:
         """By default nobody waits for it."""
 
+    def refused(self, call: Call, error: ServingError) -> None:
+        """By default nobody counts it."""
+
 
 class ModelInfer(Unary):
     """`InferHandler`, by callback; `call.state` is the ticket."""
 
     def __init__(self, infer: InferHandler) -> None:
+        self._infer = infer
         self._start = infer.start
 
     def start(self, call: Call, message: bytes | memoryview) -> None:
@@ -65,12 +76,75 @@ class ModelInfer(Unary):
         if ticket is not None:
             ticket.cancel()
 
+    def refused(self, call: Call, error: ServingError) -> None:
+        if call.state is None:  # else its version counts it
+            self._infer.refused(error)
+
+
+class NotedModelInfer(ModelInfer):
+    """The same while there is an access log."""
+
+    def start(self, call: Call, message: bytes | memoryview) -> None:
+        assert isinstance(call, LoggedCall)
+        call.state = self._start(
+            message, call.answer, metadata=call.head.metadata, deadline_ns=call.deadline_ns, note=call.note
+        )
+
+
+class TracedModelInfer(ModelInfer):
+    """The same while spans are recorded, with an access log or without. The answer's first metadata names the span.
+
+    Args: plain: serves the calls that are not sampled.
+    """
+
+    def __init__(self, infer: InferHandler, sampler: RequestSampler, plain: ModelInfer) -> None:
+        super().__init__(infer)
+        # Most calls are not sampled, and pass here with as little as can be.
+        self._plain = plain.start
+        self._roll, self._ratio = sampler.roll, sampler.ratio
+        self._sampler = sampler
+
+    def start(self, call: Call, message: bytes | memoryview) -> None:
+        context = call.head.context
+        if context is None:
+            if self._roll() >= self._ratio:
+                self._plain(call, message)
+                return
+            trace = self._sampler.new(Entrance.GRPC, self._infer.now_ns())
+        else:
+            begun = self._infer.begin_trace(Entrance.GRPC, context)
+            if begun is None:
+                self._plain(call, message)
+                return
+            trace = begun
+        call.state = self._start(
+            message,
+            partial(self._answer, call, trace),
+            metadata=call.head.metadata,
+            deadline_ns=call.deadline_ns,
+            note=call.note if isinstance(call, LoggedCall) else None,
+            trace=trace,
+        )
+
+    def _answer(self, call: Call, trace: RequestTrace, outcome: bytes | ServingError) -> None:
+        call.begin_answer(trace.traceparent)
+        if isinstance(outcome, ServingError):
+            call.fail(outcome)
+        else:
+            call.send(outcome)
+            call.finish()
+        self._infer.end_trace(trace, outcome, call.deadline_ns)
+
 
 class ModelStreamInfer(Streaming):
-    """`InferStream`; `call.state` is it. A client that sends and does not read is not read either."""
+    """`InferStream`; `call.state` is it. A client that sends and does not read is not read either.
 
-    def __init__(self, infer: InferHandler) -> None:
+    Args: access: while there is an access log, it.
+    """
+
+    def __init__(self, infer: InferHandler, access: AccessLog | None = None) -> None:
         self._infer = infer
+        self._access = access
 
     def opened(self, call: Call) -> None:
         call.state = InferStream(
@@ -80,6 +154,7 @@ class ModelStreamInfer(Streaming):
             emit=call.send,
             fail=call.fail,
             idle=partial(self._idle, call),
+            access=None if self._access is None else StreamAccess(self._access, call.head.path, call.connection.peer),
         )
 
     def message(self, call: Call, message: bytes | memoryview) -> None:
@@ -98,6 +173,10 @@ class ModelStreamInfer(Streaming):
         stream: InferStream | None = call.state
         if stream is not None:
             stream.cancel()
+
+    def refused(self, call: Call, error: ServingError) -> None:  # noqa: ARG002  as `Route`
+        if error.kind is not ErrorKind.DEADLINE_EXCEEDED:  # a stream's deadline is none of a request's
+            self._infer.refused(error)
 
     def _idle(self, call: Call) -> None:
         stream: InferStream = call.state

@@ -13,10 +13,20 @@ from collections.abc import Mapping
 
 from tensorquay.core.errors import Unavailable, Unimplemented
 from tensorquay.core.predicting import Predictor
+from tensorquay.core.trace_context import of_metadata
 from tensorquay.grpc_api.infer import InferHandler
 from tensorquay.grpc_api.methods import SERVICE, Method, category_of
-from tensorquay.grpc_api.native_calls import Control, ModelInfer, ModelStreamInfer, Reflection, TaskRoom
+from tensorquay.grpc_api.native_calls import (
+    Control,
+    ModelInfer,
+    ModelStreamInfer,
+    NotedModelInfer,
+    Reflection,
+    TaskRoom,
+    TracedModelInfer,
+)
 from tensorquay.protocol import reflection
+from tensorquay.transport.access_log import AccessLog
 from tensorquay.transport.grpc_call import Route
 from tensorquay.transport.grpc_head import CallHead, Refusal
 from tensorquay.transport.h2_limits import H2Limits
@@ -32,6 +42,7 @@ class NativeGrpcServer:
         max_message_bytes: largest message either way.
         max_receiving_bytes: of unfinished messages, over all connections; 0 for no bound.
         tls: a server context as RFC 9113 §9.2 has it (`transport.tls`); None for cleartext.
+        access: takes a line per call, while there is an access log.
     """
 
     def __init__(
@@ -46,13 +57,15 @@ class NativeGrpcServer:
         max_receiving_bytes: int = 0,
         limits: H2Limits | None = None,
         tls: ssl.SSLContext | None = None,
+        access: AccessLog | None = None,
     ) -> None:
         limits = limits or H2Limits()
         self._restricted = restricted
+        self._traced = infer.sampler is not None
         self._room = TaskRoom(limits.control_calls)
         self._routes: dict[str, Route] = {path: Control(path, method, self._room) for path, method in control.items()}
-        self._routes[f"{SERVICE}ModelInfer"] = ModelInfer(infer)
-        self._routes[f"{SERVICE}ModelStreamInfer"] = ModelStreamInfer(infer)
+        self._routes[f"{SERVICE}ModelInfer"] = _infer_route(infer, logged=access is not None)
+        self._routes[f"{SERVICE}ModelStreamInfer"] = ModelStreamInfer(infer, access)
         for path in reflection.METHODS:
             self._routes[path] = Reflection()
         self._server = H2Server(
@@ -63,6 +76,7 @@ class NativeGrpcServer:
             max_message_bytes=max_message_bytes,
             max_receiving_bytes=max_receiving_bytes,
             tls=tls,
+            access=access,
         )
         self.port = self._server.port
 
@@ -86,6 +100,8 @@ class NativeGrpcServer:
             head.refusal = Refusal(Unimplemented(f"method '{head.path:.256}' is not served here"))
             return
         head.route = route
+        if self._traced:
+            head.context = of_metadata(head.metadata)
         needed = self._restricted.get(category_of(head.path) or "")
         if needed is None:
             return
@@ -94,3 +110,10 @@ class NativeGrpcServer:
         given = next((said for name, said in reversed(head.metadata) if name == key), "")
         if not hmac.compare_digest(given if isinstance(given, bytes) else given.encode(), value.encode()):
             head.refusal = Refusal(Unavailable(f"This protocol is restricted, expecting header '{header}'"))
+
+
+def _infer_route(infer: InferHandler, *, logged: bool) -> ModelInfer:
+    """The cheapest that does what is asked for: nothing is looked up for what is off."""
+    if infer.sampler is not None:
+        return TracedModelInfer(infer, infer.sampler, NotedModelInfer(infer) if logged else ModelInfer(infer))
+    return NotedModelInfer(infer) if logged else ModelInfer(infer)

@@ -6,7 +6,7 @@ codecs' (`protocol/v2_json.py`), statuses come from `protocol/status.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
@@ -16,7 +16,11 @@ from tensorquay import __version__
 from tensorquay.config.triton import to_triton_json
 from tensorquay.core.errors import ServingError, Unimplemented
 from tensorquay.engine import InferenceEngine
+from tensorquay.http_api.live import live_routes
+from tensorquay.http_api.other_protocols import other_protocol_routes
+from tensorquay.http_api.pages import Page, console_routes
 from tensorquay.http_api.provenance import provenance_routes
+from tensorquay.live.feed import LiveFeed
 from tensorquay.protocol import compression, json_bodies
 from tensorquay.protocol.json_text import parse_json_object
 from tensorquay.protocol.shared_memory import shared_memory_off
@@ -25,10 +29,12 @@ from tensorquay.transport.http_message import error_reply
 _OK = Response(status_code=200)
 
 
-def control_app(engine: InferenceEngine, *, max_body_bytes: int) -> FastAPI:
-    """The FastAPI application with every route of the V2 protocol but infer and health.
+def control_app(engine: InferenceEngine, feed: LiveFeed, *, max_body_bytes: int, pages: Mapping[str, Page]) -> FastAPI:
+    """The FastAPI application with every route of the V2 protocol but infer and health, the live feed and the console.
 
-    Args: max_body_bytes: bound of a body after decompression.
+    Args:
+        max_body_bytes: bound of a body after decompression.
+        pages: the console's files; empty: there is no console.
     """
     app = FastAPI(
         title="Tensorquay",
@@ -46,7 +52,10 @@ def control_app(engine: InferenceEngine, *, max_body_bytes: int) -> FastAPI:
         _repository(engine, max_body_bytes),
         _settings(engine, max_body_bytes),
         _shared_memory(engine, max_body_bytes),
+        live_routes(feed),
+        console_routes(pages),
         _refused(),
+        other_protocol_routes(),
     ):
         app.include_router(router)
     app.add_exception_handler(ServingError, _serving_error)

@@ -12,12 +12,15 @@ from typing import Any
 
 from tensorquay.core.clock import Clock
 from tensorquay.core.errors import ServingError, Unavailable
+from tensorquay.core.facts import PredictionFacts
+from tensorquay.core.trace_context import join_repeated
 from tensorquay.http_api.body import BodyBudget, ClientGone, Receive, Scope, Send, read_body
+from tensorquay.protocol.status import http_status
 from tensorquay.telemetry.unexpected import unexpected
+from tensorquay.transport.access_log import LEFT, REFUSED, AccessLog
 from tensorquay.transport.http_message import HotHandler, HotRoute, HttpReply, error_reply
 
 _log = logging.getLogger("tensorquay.http")
-_access = logging.getLogger("tensorquay.access")
 
 
 class HttpDoor:
@@ -27,7 +30,7 @@ class HttpDoor:
         hot: the routes served here.
         control: the ASGI application for all others.
         max_body_bytes, max_receiving_bytes: of one request, and of all that are being received.
-        access_log: whether each request is logged.
+        access_log: takes a line per request, when whatever carries this does not write them itself.
     """
 
     def __init__(
@@ -38,7 +41,7 @@ class HttpDoor:
         clock: Clock,
         max_body_bytes: int,
         max_receiving_bytes: int,
-        access_log: bool,
+        access_log: AccessLog | None = None,
     ) -> None:
         self._hot = hot
         self._control = control
@@ -50,26 +53,49 @@ class HttpDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        headers: dict[bytes, bytes] = dict(scope["headers"])
         arrival_ns = self._clock.now_ns()
-        if self._access_log:
-            send = self._logged(scope, send, arrival_ns)
+        if self._access_log is None:
+            await self._take(scope, receive, send, arrival_ns, None)
+            return
+        line = _Line(self._access_log, scope, arrival_ns, send)
+        try:
+            await self._take(scope, receive, line.send, arrival_ns, line)
+        finally:
+            line.write()
+
+    async def _take(self, scope: Scope, receive: Receive, send: Send, arrival_ns: int, line: _Line | None) -> None:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        join_repeated(headers, scope["headers"])
         try:
             route = self._hot.route(scope["method"], scope["raw_path"].decode("latin-1"), headers)
-            body = await read_body(receive, headers, limit=self._max_body_bytes, budget=self._budget)
+            body = await self._body(receive, headers, route)
+            if line is not None:
+                line.request_bytes = len(body)
             if route is None:
                 await self._to_control(scope, body, receive, send)
             else:
-                await self._serve(route, body, arrival_ns, receive, send)
+                await self._serve(route, body, arrival_ns, receive, send, line)
         except ClientGone:
             return
         except ServingError as error:
             await self._send(send, error_reply(error))
 
-    async def _serve(self, route: HotRoute, body: bytes, arrival_ns: int, receive: Receive, send: Send) -> None:
+    async def _body(self, receive: Receive, headers: dict[bytes, bytes], route: HotRoute | None) -> bytes:
+        try:
+            return await read_body(receive, headers, limit=self._max_body_bytes, budget=self._budget)
+        except ServingError as error:
+            if route is not None:
+                route.refused(http_status(error.kind))
+            raise
+
+    async def _serve(
+        self, route: HotRoute, body: bytes, arrival_ns: int, receive: Receive, send: Send, line: _Line | None
+    ) -> None:
         answered: asyncio.Future[HttpReply] = asyncio.get_running_loop().create_future()
 
         def answer(reply: HttpReply) -> None:
+            if line is not None:
+                line.facts = reply.facts
             if not answered.done():
                 answered.set_result(reply)
 
@@ -134,32 +160,38 @@ class HttpDoor:
         body = bytes(reply.parts[0]) if len(reply.parts) == 1 else b"".join(reply.parts)
         await send({"type": "http.response.body", "body": body})
 
-    def _logged(self, scope: Scope, send: Send, arrival_ns: int) -> Send:
-        async def logging_send(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                client = scope.get("client") or ("-", 0)
-                log_access(
-                    scope["method"],
-                    scope["raw_path"].decode("latin-1"),
-                    message["status"],
-                    elapsed_us=(self._clock.now_ns() - arrival_ns) // 1000,
-                    client=client[0],
-                )
-            await send(message)
 
-        return logging_send
+class _Line:
+    """The line that one request will have in the access log. Owner: the request's task."""
 
+    def __init__(self, log: AccessLog, scope: Scope, begun_ns: int, send: Send) -> None:
+        self._log = log
+        self._scope = scope
+        self._begun_ns = begun_ns
+        self._send = send
+        self._status = self._answer_bytes = self.request_bytes = 0
+        self.facts: PredictionFacts | None = None
 
-def log_access(method: str, path: str, status: int, *, elapsed_us: int, client: str) -> None:
-    """One line of the access log."""
-    _access.info(
-        "%s %s %s %d us",
-        method,
-        path,
-        status,
-        elapsed_us,
-        extra={"client": client, "status": status, "elapsed_us": elapsed_us},
-    )
+    async def send(self, message: Any) -> None:
+        """As the `send` of ASGI, watched."""
+        await self._send(message)
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+        else:
+            self._answer_bytes += len(message.get("body", b""))
+
+    def write(self) -> None:
+        """The request is over."""
+        bodyless = self._scope["method"] == "HEAD"
+        self._log.http(
+            self._scope["method"],
+            self._scope["raw_path"].decode("latin-1"),
+            self._status or self._scope.get(REFUSED, LEFT),
+            begun_ns=self._begun_ns,
+            peer=self._scope.get("client"),
+            sizes=(self.request_bytes, 0 if bodyless else self._answer_bytes),
+            facts=self.facts,
+        )
 
 
 def _stopped() -> HttpReply:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
 
 from tensorquay.core.errors import ServingError
+from tensorquay.core.trace_context import of_headers
 from tensorquay.engine import InferenceEngine
 from tensorquay.http_api.access import Restrictions
+from tensorquay.http_api.browsers import Browsers
 from tensorquay.http_api.infer import InferHandler
 from tensorquay.http_api.routes import HOT_HEALTH, ModelRoute, match_model
+from tensorquay.telemetry.trace_sampling import RequestSampler
 from tensorquay.transport.http_message import Answer, Cancellable, HotRoute, HttpReply, error_reply
+from tensorquay.transport.traced_route import TracedRoute
 
 _READING = frozenset({"GET", "HEAD"})  # some load balancers probe with HEAD
 
@@ -20,15 +25,26 @@ _READING = frozenset({"GET", "HEAD"})  # some load balancers probe with HEAD
 class HotRoutes:
     """See `HotHandler`.
 
-    Args: restricted: access category → (header name, value) that a request must carry.
+    Args:
+        restricted: access category → (header name, value) that a request must carry.
+        browsers: which web pages may ask for more than reading; None: those of this server.
+        sampler: begins traces; None while spans are off.
     """
 
     def __init__(
-        self, engine: InferenceEngine, infer: InferHandler, *, restricted: Mapping[str, tuple[str, str]]
+        self,
+        engine: InferenceEngine,
+        infer: InferHandler,
+        *,
+        restricted: Mapping[str, tuple[str, str]],
+        browsers: Browsers | None = None,
+        sampler: RequestSampler | None = None,
     ) -> None:
         self._engine = engine
         self._infer = infer
         self._restrictions = Restrictions(restricted)
+        self._browsers = browsers or Browsers()
+        self._sampler = sampler
 
     @property
     def draining(self) -> bool:
@@ -38,10 +54,13 @@ class HotRoutes:
     def route(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> HotRoute | None:
         """See `HotHandler.route`. A request that may not pass has a route too: the one that says so."""
         try:
+            self._browsers.check(method, path, headers)
             self._restrictions.check(path, headers)
             return self._find(method, path, headers)
         except ServingError as error:
-            return _Fixed(error_reply(error))
+            asked = match_model(path)
+            infers = method == "POST" and asked is not None and asked.action == "infer"
+            return _Fixed(error_reply(error), partial(self._engine.refused, error.kind) if infers else None)
 
     def _find(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> HotRoute | None:
         if path in HOT_HEALTH:
@@ -51,26 +70,45 @@ class HotRoutes:
             return None
         if route.action == "ready":
             return _ModelReady(self._engine, route) if method in _READING else _method_not_allowed(b"GET, HEAD")
-        return self._infer.route(route, headers) if method == "POST" else _method_not_allowed(b"POST")
+        if method != "POST":
+            return _method_not_allowed(b"POST")
+        found = self._infer.route(route, headers)
+        if self._sampler is None:
+            return found
+        context = of_headers(headers)
+        return TracedRoute(found, self._sampler, route.model, route.version, context, clock=self._engine.clock)
+
+
+class _Plain:
+    """No inference request: nobody counts what the transport refuses of it."""
+
+    tensors_at = 0
+
+    def refused(self, status: int) -> None:
+        """See `HotRoute.refused`."""
 
 
 class _Fixed:
-    """Always the same answer."""
+    """Always the same answer; `count` is called for each, when it is one to inference requests."""
 
     tensors_at = 0
 
-    def __init__(self, reply: HttpReply) -> None:
+    def __init__(self, reply: HttpReply, count: Callable[[], None] | None = None) -> None:
         self._reply = reply
+        self._count = count
 
     def start(self, _body: Any, _arrival_ns: int, answer: Answer) -> Cancellable | None:
+        self.refused(self._reply.status)
         answer(self._reply)
         return None
 
+    def refused(self, _status: int) -> None:
+        if self._count is not None:
+            self._count()
 
-class _Health:
+
+class _Health(_Plain):
     """Live and ready. JSON bodies for those who read them; Triton's clients look at the status only."""
-
-    tensors_at = 0
 
     def __init__(self, engine: InferenceEngine, path: str) -> None:
         live = path.endswith("live")
@@ -84,9 +122,7 @@ class _Health:
         return None
 
 
-class _ModelReady:
-    tensors_at = 0
-
+class _ModelReady(_Plain):
     def __init__(self, engine: InferenceEngine, route: ModelRoute) -> None:
         self._engine = engine
         self._route = route

@@ -12,14 +12,18 @@ from collections.abc import Mapping
 from functools import partial
 
 from tensorquay.core.errors import Cancelled, ServingError
-from tensorquay.core.messages import InferRequest, InferResponse
+from tensorquay.core.facts import PredictionFacts
+from tensorquay.core.messages import InferRequest, InferResponse, Reply
 from tensorquay.core.predicting import Predictor
+from tensorquay.core.request_trace import RequestTrace
+from tensorquay.core.trace_context import TRACEPARENT, TRACESTATE
 from tensorquay.http_api.answers import AnswerShapes
 from tensorquay.http_api.coding import CodingThread, outcome_of
 from tensorquay.http_api.routes import ModelRoute
 from tensorquay.protocol import compression, v2_binary, v2_json
 from tensorquay.protocol.options import WireOptions
 from tensorquay.protocol.repeats import JsonRequests
+from tensorquay.protocol.status import kind_of_refusal
 from tensorquay.telemetry.unexpected import unexpected
 from tensorquay.transport.http_message import JSON, OCTETS, Answer, Cancellable, HttpReply, error_reply
 
@@ -40,14 +44,21 @@ class InferHandler:
     Args:
         max_body_bytes: most bytes of a body after decompression (`--http-max-input-size`).
         forward_headers: headers whose names match become string parameters of the request.
+        access_log: whether replies carry what it tells about their predictions.
     """
 
     def __init__(
-        self, engine: Predictor, *, max_body_bytes: int, forward_headers: re.Pattern[str] | None = None
+        self,
+        engine: Predictor,
+        *,
+        max_body_bytes: int,
+        forward_headers: re.Pattern[str] | None = None,
+        access_log: bool = False,
     ) -> None:
         self.engine = engine
         self.max_body_bytes = max_body_bytes
         self._forward_headers = forward_headers
+        self.access_log = access_log
         self.coding = CodingThread()
 
     def route(self, route: ModelRoute, headers: Mapping[bytes, bytes]) -> InferRoute:
@@ -96,33 +107,55 @@ class InferRoute:
         self._requests = JsonRequests(route.model, route.version)
         self._answers = AnswerShapes()
 
-    def start(self, body: bytes | memoryview, arrival_ns: int, answer: Answer) -> Cancellable | None:
-        """See `HotRoute.start`."""
+    def start(
+        self, body: bytes | memoryview, arrival_ns: int, answer: Answer, trace: RequestTrace | None = None
+    ) -> Cancellable | None:
+        """See `HotRoute.start`. `trace`: of a sampled request, which the caller ends."""
         coding = self._encoding
         if coding is None:
-            return self.begin(body, arrival_ns, answer)
+            return self.begin(body, arrival_ns, answer, trace)
         unpack = partial(compression.decompress, body, coding, self._handler.max_body_bytes)
         if len(body) < _DECOMPRESS_BESIDE_BYTES:
-            return self.begin(outcome_of(unpack), arrival_ns, answer)
-        unpacking = _Unpacking(self, arrival_ns, answer)
+            return self.begin(outcome_of(unpack), arrival_ns, answer, trace)
+        unpacking = _Unpacking(self, arrival_ns, answer, trace)
         try:
             self._handler.coding.run(unpack, unpacking.done, size=len(body))
         except ServingError as error:
+            self._handler.engine.refused(error.kind)
             answer(error_reply(error))
             return None
         return unpacking
 
-    def begin(self, body: bytes | memoryview | Exception, arrival_ns: int, answer: Answer) -> Cancellable | None:
+    def refused(self, status: int) -> None:
+        """See `HotRoute.refused`."""
+        self._handler.engine.refused(kind_of_refusal(status))
+
+    def begin(
+        self, body: bytes | memoryview | Exception, arrival_ns: int, answer: Answer, trace: RequestTrace | None
+    ) -> Cancellable | None:
         """As `start`, with a body that has no coding any more, or what went wrong with it."""
+        noted: _NotedAnswer | None = None
+        if self._handler.access_log:
+            facts = PredictionFacts(self._model, self._version)
+            facts.trace_id = "" if trace is None else trace.trace_id.hex()
+            answer = noted = _NotedAnswer(answer, facts)
+        asked = False
         try:
             if isinstance(body, Exception):
                 raise body
             request, options = self._decode(body, arrival_ns)
-            return self._handler.engine.infer(request, partial(self._reply, options, answer))
+            reply: Reply = partial(self._reply, options, answer)
+            if noted is not None:
+                reply = noted.of(request, reply)
+            asked = True
+            return self._handler.engine.infer(request, reply, trace)
         except ServingError as error:
-            answer(error_reply(error))
+            failure = error
         except Exception as error:  # noqa: BLE001  a bug of ours must answer this client and hurt no other
-            answer(error_reply(unexpected(error, _log, "serving an inference request")))
+            failure = unexpected(error, _log, "serving an inference request")
+        if not asked:
+            self._handler.engine.refused(failure.kind)
+        answer(error_reply(failure))
         return None
 
     def _decode(self, body: bytes | memoryview, arrival_ns: int) -> tuple[InferRequest, WireOptions]:
@@ -190,15 +223,35 @@ class InferRoute:
             self._handler.coding.run(work, compressed, size=reply.length)
 
 
+class _NotedAnswer:
+    """An answer that takes the facts of its prediction along, for the access log."""
+
+    __slots__ = ("_answer", "_facts")
+
+    def __init__(self, answer: Answer, facts: PredictionFacts) -> None:
+        self._answer = answer
+        self._facts = facts
+
+    def of(self, request: InferRequest, reply: Reply) -> Reply:
+        """`reply`, which then lets the facts know first; they are those of `request` from now on."""
+        self._facts.asks(request)
+        return self._facts.completed_by(reply)
+
+    def __call__(self, reply: HttpReply) -> None:
+        reply.facts = self._facts
+        self._answer(reply)
+
+
 class _Unpacking:
     """A request whose body is being decompressed; then it is what its prediction is."""
 
-    __slots__ = ("_answer", "_arrival_ns", "_left", "_route", "_ticket")
+    __slots__ = ("_answer", "_arrival_ns", "_left", "_route", "_ticket", "_trace")
 
-    def __init__(self, route: InferRoute, arrival_ns: int, answer: Answer) -> None:
+    def __init__(self, route: InferRoute, arrival_ns: int, answer: Answer, trace: RequestTrace | None) -> None:
         self._route = route
         self._arrival_ns = arrival_ns
         self._answer = answer
+        self._trace = trace
         self._left = False
         self._ticket: Cancellable | None = None
 
@@ -212,8 +265,13 @@ class _Unpacking:
         """It has no coding any more, or is damaged."""
         if self._left:
             body = Cancelled("the client cancelled the request")
-        self._ticket = self._route.begin(body, self._arrival_ns, self._answer)
+        self._ticket = self._route.begin(body, self._arrival_ns, self._answer, self._trace)
 
 
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
+
+
+def context_apart(forwarded: re.Pattern[str] | None) -> bool:
+    """Whether the caller's span may be taken out of a head: not when it is one of the headers that are forwarded."""
+    return forwarded is None or not any(map(forwarded.fullmatch, (TRACEPARENT, TRACESTATE)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from tensorquay.http_api.body import Receive, Scope, Send
 
@@ -10,7 +10,7 @@ from tensorquay.http_api.body import Receive, Scope, Send
 class MetricsDoor:
     """An ASGI application. `render` gives the exposition and its content type."""
 
-    def __init__(self, render: Callable[[], tuple[bytes, str]]) -> None:
+    def __init__(self, render: Callable[[], Awaitable[tuple[bytes, str]]]) -> None:
         self._render = render
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
@@ -22,7 +22,7 @@ class MetricsDoor:
         elif scope["method"] not in {"GET", "HEAD"}:
             status, body = 405, b"method not allowed: GET /metrics\n"
         else:
-            body, content_type = self._render()
+            body, content_type = await self._render()
         headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

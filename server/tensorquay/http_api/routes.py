@@ -39,7 +39,7 @@ _CATEGORIES: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r"/v2/models/[^/]+(/versions/[0-9]+)?/(config|provenance|verification|optimization|report)"),
         "model-config",
     ),
-    (re.compile(r"/v2/models(/[^/]+(/versions/[0-9]+)?)?/stats"), "statistics"),
+    (re.compile(r"/v2/models(/[^/]+(/versions/[0-9]+)?)?/stats|/v2/live(/now)?"), "statistics"),
     (re.compile(r"/v2(/models/[^/]+)?/trace/setting"), "trace"),
     (re.compile(r"/v2/logging"), "logging"),
     (re.compile(r"/v2/repository/.*"), "model-repository"),

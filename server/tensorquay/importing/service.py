@@ -15,6 +15,7 @@ from tensorquay.importing.declared import declared_arguments
 from tensorquay.importing.digest import digest_of, refuse_if_changed
 from tensorquay.lifecycle.imports import SayProgress
 from tensorquay.lifecycle.recipe import ImportOrder
+from tensorquay.telemetry.jobs import JobCounters
 
 _log = logging.getLogger("tensorquay.importing")
 
@@ -34,22 +35,38 @@ class ImportService:
         self._limits = limits
         self._run = run
         self._turn = asyncio.Semaphore(1)
+        self.counters = JobCounters(("imported", "reused", "failed", "stopped"))
+        """Imports; "reused": the cache had the same files' result."""
 
     async def bring(self, order: ImportOrder, say: SayProgress) -> Path:
         """See `ImportsModels.bring`."""
+        try:
+            path, made = await self._bring(order, say)
+        except asyncio.CancelledError:
+            self.counters.ended("stopped")
+            raise
+        except Exception:
+            self.counters.ended("failed")
+            raise
+        self.counters.ended("imported" if made else "reused")
+        return path
+
+    async def _bring(self, order: ImportOrder, say: SayProgress) -> tuple[Path, bool]:
+        """The model, and whether it was imported just now."""
         digest = await asyncio.to_thread(digest_of, order)
         found = await asyncio.to_thread(self._cache.find, digest)
         if found is not None:
-            return found
+            return found, False
         if self._turn.locked():
             say("waiting for another import to end")
         async with self._turn:
             # Whoever had the turn may have imported the same files.
             found = await asyncio.to_thread(self._cache.find, digest)
             if found is not None:
-                return found
+                return found, False
             say(f"{order.source.shown} ({order.source.name})")
-            return await self._import(order, digest, say)
+            with self.counters.one():
+                return await self._import(order, digest, say), True
 
     async def _import(self, order: ImportOrder, digest: str, say: SayProgress) -> Path:
         stage = await asyncio.to_thread(self._cache.stage)

@@ -27,7 +27,7 @@ from tensorquay.lifecycle.imports import ImportsModels, NoImports
 from tensorquay.lifecycle.lease import Catalogue, LoadedVersion, ServedModel, ServedVersion, catalogue
 from tensorquay.lifecycle.loader import close_sessions, collect_and_freeze
 from tensorquay.lifecycle.optimizes import NoOptimizing, OptimizesVersions
-from tensorquay.lifecycle.plan import Load, ModelView, Row, Unload, plan, plan_model
+from tensorquay.lifecycle.plan import Load, ModelView, Row, Unload, plan, plan_model, replaces
 from tensorquay.lifecycle.recipe import ImportOrder, Recipe
 from tensorquay.lifecycle.state import Event, State
 from tensorquay.lifecycle.table import UNLOADED, VersionTable
@@ -103,6 +103,7 @@ class Fleet:
         self._loading = 0
         self._closing = False
         self._targets: dict[str, Known] = {}
+        self._aimed = 0
         self._served: dict[VersionId, ServedVersion] = {}
         # Names with planned loads for which no thread was free, in order of arrival.
         self._waiting: dict[str, None] = {}
@@ -118,12 +119,18 @@ class Fleet:
         """The models that should serve, by name."""
         return self._targets
 
+    @property
+    def revision(self) -> int:
+        """Grows whenever a target, a row or the catalogue changes."""
+        return self.table.revision + self._aimed
+
     def aim(self, name: str, known: Known | None) -> None:
         """From now on `name` should serve as `known` says; None: not at all. Begins what that takes at once.
 
         While closing nothing new is begun.
         """
         before = self._targets.pop(name, None)
+        self._aimed += 1
         with self.holding(known):
             if known is not None and not self._closing:
                 self._targets[name] = known
@@ -337,10 +344,13 @@ class Fleet:
             loop=asyncio.get_running_loop(),
             inline=loaded.inline,
         )
+        if self._replaces(loaded.id):
+            self._statistics.swaps[loaded.id.name].swapped += 1
         self._served[loaded.id] = ServedVersion(loaded, batcher, stats, upload)
         self.table.apply(loaded.id, Event.LOADED)
         stats.loads += 1
         stats.load_seconds = loaded.load_ns / 1e9
+        stats.loaded_ms = self._clock.wall_ms()
         facts = _facts(loaded.id, "model_ready") | {"load_ms": loaded.load_ns // 1_000_000, **loaded.properties}
         _log.info("%s is READY (%s)", loaded.id.key, _summary(loaded), extra=facts)
         for note in loaded.effective.config.notes:
@@ -349,11 +359,18 @@ class Fleet:
             _log.warning("%s: %s", loaded.id.key, note, extra=_facts(loaded.id, "model_note"))
 
     def _refuse(self, version: VersionId, reason: str, upload: Upload | None) -> None:
-        self.table.apply(version, Event.FAILED, reason)
         self._statistics.of(version.key).load_failures += 1
+        if self._replaces(version):
+            self._statistics.swaps[version.name].failed += 1
+        self.table.apply(version, Event.FAILED, reason)
         if upload is not None:
             self._drop(upload)
         _log.error("failed to load %s: %s", version.key, reason, extra=_facts(version, "load_failed"))
+
+    def _replaces(self, version: VersionId) -> bool:
+        """Whether something that serves leaves when `version`, which is LOADING, becomes READY."""
+        known, rows = self._targets.get(version.name), self.table.of(version.name)
+        return known is not None and replaces(view_of(known, rows), rows, version)
 
     async def _drain(self, served: ServedVersion) -> None:
         version = served.id

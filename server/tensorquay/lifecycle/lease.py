@@ -7,6 +7,7 @@ Everything here runs on the loop, so a lease is one addition. No locks, no await
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,29 @@ class LoadedVersion:
     def placement(self) -> Placement:
         """Of the first session; all sessions of a version have the same configuration."""
         return self.placements[0]
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the files it was loaded from; 0 when the backend does not tell."""
+        return self.placement.file_bytes
+
+    @property
+    def node_shares(self) -> Mapping[str, float]:
+        """Share of the graph's nodes by execution provider, over all sessions; empty when that is not known.
+
+        A session with one provider runs everything there, whether or not the runtime counts nodes.
+        """
+        counts: Counter[str] = Counter()
+        for placement in self.placements:
+            nodes = placement.nodes
+            if len(placement.providers) == 1:
+                nodes = {placement.providers[0]: sum(nodes.values()) or 1}
+            if not sum(nodes.values()):
+                return {}
+            counts.update(dict.fromkeys(placement.providers, 0))
+            counts.update(nodes)
+        total = sum(counts.values())
+        return {provider: count / total for provider, count in counts.items()}
 
     def distinct_sessions(self) -> list[Session]:
         """Each session once, for closing."""

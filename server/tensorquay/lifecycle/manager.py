@@ -71,6 +71,7 @@ class ModelManager:
         polls = settings.mode is ControlMode.POLL
         self._watch = RepositoryWatch(roots, settle_s=settings.settle_s if polls else 0.0, limits=settings.scan_limits)
         self._folders: Mapping[str, ModelFolder] = {}
+        self._listed = 0
         self._told: frozenset[str] = frozenset()
         # Models whose initial load failed: the server is not ready, strictly, until they serve or are gone.
         self._owed: set[str] = set()
@@ -119,6 +120,8 @@ class ModelManager:
         async with self._looking:
             now = Now(self._clock.now_ns(), self._clock.wall_ms() * 1_000_000)
             looked = await self._in_thread(partial(self._watch.look, now))
+            if looked.snapshot.models.keys() != self._folders.keys():
+                self._listed += 1
             self._folders = looked.snapshot.models
             self._tell(looked)
             if self._settings.mode is not ControlMode.EXPLICIT and not self._closing:
@@ -178,6 +181,11 @@ class ModelManager:
     def catalogue(self) -> Catalogue:
         """All READY versions, by model; immutable, replaced on change."""
         return self._fleet.catalogue
+
+    @property
+    def revision(self) -> int:
+        """Grows whenever `index` or `catalogue` may say something else."""
+        return self._fleet.revision + self._listed
 
     def lookup(self, name: str, version: int | None = None) -> ServedVersion:
         """The READY version asked for; None: the highest. Not leased.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from tensorquay.config.model import LatestVersions, ModelConfig, VersionPolicy
@@ -127,6 +127,14 @@ def plan_model(view: ModelView | None, rows: Sequence[Row]) -> tuple[Action, ...
     stay = {*wanted, *kept, *(version for version in serving if bridging and version not in view.versions)}
     unloads = [Unload(row.id) for row in ready if row is not serving[row.id.version] or row.id.version not in stay]
     return (*unloads, *loads)
+
+
+def replaces(view: ModelView, rows: Sequence[Row], version: VersionId) -> bool:
+    """Whether a version that serves is unloaded because `version`, one of `rows`, becomes READY."""
+    now = {action for action in plan_model(view, rows) if isinstance(action, Unload)}
+    ready = [replace(row, state=State.READY) if row.id == version else row for row in rows]
+    then = {action for action in plan_model(view, ready) if isinstance(action, Unload)}
+    return bool(then - now - {Unload(version)})
 
 
 def _load(view: ModelView, version: int, versions: Mapping[int, Sequence[Row]]) -> Load | None:

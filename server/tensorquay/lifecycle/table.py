@@ -23,6 +23,8 @@ class VersionTable:
     def __init__(self) -> None:
         self._rows: dict[VersionId, Row] = {}
         self._by_name: dict[str, tuple[Row, ...]] = {}
+        self.revision = 0
+        """Grows with every change."""
 
     def rows(self) -> tuple[Row, ...]:
         """All rows."""
@@ -84,6 +86,7 @@ class VersionTable:
         self._index(row.id.name, kept)
 
     def _index(self, name: str, rows: list[Row]) -> None:
+        self.revision += 1
         if rows:
             self._by_name[name] = tuple(sorted(rows, key=lambda row: row.id))
         else:

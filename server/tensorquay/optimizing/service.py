@@ -20,6 +20,7 @@ from tensorquay.lifecycle.recipe import Recipe
 from tensorquay.optimizing.command import OptimizeLimits, OptimizeTask, Outcome, Result, run_optimize
 from tensorquay.optimizing.memory import OutcomeMemory
 from tensorquay.optimizing.source import CannotOptimize, Source, Stopped, find_source, published_since
+from tensorquay.telemetry.jobs import JobCounters
 
 _log = logging.getLogger("tensorquay.optimizing")
 
@@ -59,6 +60,8 @@ class OptimizeService:
         self._tasks: dict[VersionId, asyncio.Task[None]] = {}
         self._tried: set[str] = set()
         self._told: set[str] = set()
+        self.counters = JobCounters(("optimized", "kept", "failed", "stopped"))
+        """Optimisations that were begun; "kept": nothing better was found."""
 
     def consider(self, recipe: Recipe, loaded: LoadedVersion) -> None:
         """See `OptimizesVersions.consider`."""
@@ -127,8 +130,10 @@ class OptimizeService:
             extra={"event": "optimization_started", "model": recipe.id.name},
         )
         try:
-            outcome = await self._run(task, self._limits, lambda text: _log.debug("%s: %s", key, text))
+            with self.counters.one():
+                outcome = await self._run(task, self._limits, lambda text: _log.debug("%s: %s", key, text))
         except ServingError as exc:
+            self.counters.ended("failed")
             _log.warning("%s: not optimised in the background: %s", key, exc.message)
             return
         except asyncio.CancelledError:
@@ -137,14 +142,19 @@ class OptimizeService:
             if version:
                 self._end(recipe, loaded, source, Outcome(Result.OPTIMIZED, "it was optimised", version))
             else:
+                self.counters.ended("stopped")
                 self._tried.discard(source.key)
                 _log.info("%s: the background optimisation was stopped; nothing was published", key)
+            raise
+        except Exception:
+            self.counters.ended("failed")
             raise
         self._end(recipe, loaded, source, outcome)
 
     def _end(self, recipe: Recipe, loaded: LoadedVersion, source: Source, outcome: Outcome) -> None:
         """Tell and remember `outcome`. Not in a thread: whoever was cancelled may not wait again, and it is little."""
         key = recipe.id.key
+        self.counters.ended(outcome.result.value)
         extra = {"event": "optimization_ended", "model": recipe.id.name, "result": outcome.result.value}
         match outcome.result:
             case Result.OPTIMIZED:

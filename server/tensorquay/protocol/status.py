@@ -29,10 +29,22 @@ _TABLE: dict[ErrorKind, tuple[int, int]] = {
     ErrorKind.CANCELLED: (400, 1),
 }
 
+_REFUSALS = {
+    408: ErrorKind.DEADLINE_EXCEEDED,
+    429: ErrorKind.RESOURCE_EXHAUSTED,
+    500: ErrorKind.INTERNAL,
+    503: ErrorKind.UNAVAILABLE,
+}
+
 
 def http_status(kind: ErrorKind) -> int:
     """The HTTP status of `kind`."""
     return _TABLE[kind][0]
+
+
+def kind_of_refusal(status: int) -> ErrorKind:
+    """The kind behind an HTTP status with which a transport refuses requests."""
+    return _REFUSALS.get(status, ErrorKind.INVALID_ARGUMENT)
 
 
 def grpc_code(kind: ErrorKind) -> int:

@@ -29,7 +29,6 @@ from tensorquay.protocol.json_text import kind_of, parse_json
 from tensorquay.protocol.options import (
     BINARY_DEFAULTS,
     JSON_DEFAULTS,
-    OutputWire,
     WireOptions,
     requested_outputs,
     split_parameters,
@@ -141,8 +140,8 @@ def encode_infer(
             "shape": tensor.array.shape,
         }
         if wire is not None and wire.shm is not None:
+            # Without parameters, as Triton has it: its C++ client takes any there for binary data, and fails without.
             write_tensor(shm, wire.shm, tensor)
-            entry["parameters"] = _shm_parameters(wire)
         elif options.default_binary if wire is None else wire.binary:
             data = to_buffer(tensor)
             any_binary = True
@@ -234,15 +233,4 @@ def _parameters(what: str, said: Any) -> dict[str, Parameter]:
                 f"{what}: parameter '{key:.128}' must be a string, number or boolean, got {kind_of(value)}"
             )
     parameters: dict[str, Parameter] = said
-    return parameters
-
-
-def _shm_parameters(wire: OutputWire) -> dict[str, Parameter]:
-    assert wire.shm is not None
-    parameters: dict[str, Parameter] = {
-        "shared_memory_region": wire.shm.region,
-        "shared_memory_byte_size": wire.shm.byte_size,
-    }
-    if wire.shm.offset:
-        parameters["shared_memory_offset"] = wire.shm.offset
     return parameters

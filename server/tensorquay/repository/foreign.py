@@ -44,6 +44,11 @@ _SAVED_MODEL = ForeignKind("a TensorFlow SavedModel", "savedmodel")
 _TORCHSCRIPT = ForeignKind("a TorchScript model", "torchscript")
 _KERAS = ForeignKind("a Keras model", "keras")
 
+_ARCHIVE = ForeignKind(
+    "a TorchServe archive",
+    why_not="unzip it and import the model file in it with 'tensorquay import'; its handler is not run here",
+)
+
 _FILES = {
     "model.pt2": ForeignKind("a PyTorch export", "pt2"),
     "model.pt": _TORCHSCRIPT,
@@ -97,4 +102,5 @@ def find_foreign(files: Collection[str], wanted: str) -> Foreign | None:
         return Foreign(".", _SAVED_MODEL, "saved_model.pb")
     if "config.json" in files and any(path.endswith(".safetensors") and "/" not in path for path in files):
         return Foreign(".", ForeignKind("a Hugging Face model", "huggingface"), "config.json")
-    return None
+    archives = sorted(name for name in tops if name.endswith(".mar"))
+    return Foreign(archives[0], _ARCHIVE, archives[0]) if archives else None

@@ -3,7 +3,8 @@
 Owns the handler on the root logger, the queue and the writing thread. Logging never blocks and never raises: the queue
 is bounded and what does not fit is counted and told later; a stream that fails (full disk, closed pipe) is told once.
 Fields given as `extra=` are part of the line; `request_id` has its own place. Text from clients cannot break a line:
-control characters are escaped.
+control characters are escaped. A record with the attribute `lines` stands for many: one for every request would cost
+more than the request.
 """
 
 from __future__ import annotations
@@ -15,16 +16,22 @@ import logging.handlers
 import queue
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, TypeAlias
+
+import orjson
 
 from tensorquay.config.server import LogFormat, ServerConfig
 
 OURS: Final = "tensorquay"
 ACCESS: Final = "tensorquay.access"
 """Name of the logger for one line per request; silent unless the access log is on."""
+
+Line: TypeAlias = tuple[int, str, dict[str, Any]]
+"""One of many in a record: milliseconds of the wall clock, message, fields."""
 
 QUEUE_RECORDS = 10_000
 MAX_TEXT = 16_384
@@ -39,6 +46,7 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160
     0x2028: "\\u2028",
     0x2029: "\\u2029",
 }
+_JSON_CONTROL = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}
 _LETTERS = {"DEBUG": "D", "INFO": "I", "WARNING": "W", "ERROR": "E", "CRITICAL": "C"}
 
 
@@ -87,7 +95,7 @@ class Logs:
         self._access = config.access_log
         self._stream = stream
         self._queue: queue.Queue[logging.LogRecord | None] = queue.Queue(queue_records)
-        self._handler = _Enqueue(self._queue, self.state)
+        self._handler = _Enqueue(self._queue, self.state, queue_records)
         self._thread: threading.Thread | None = None
         self.stuck = False
         """After `close`: whether the writing thread hangs in its stream, with what it had not written yet."""
@@ -142,6 +150,7 @@ class Logs:
     def _write(self, sink: logging.Handler) -> None:
         told = 0
         while (record := self._queue.get()) is not None:
+            self._handler.written += _weight(record)
             sink.handle(record)
             told = self._tell_dropped(sink, told)
             self._queue.task_done()
@@ -161,17 +170,40 @@ class Logs:
 
 
 class _Enqueue(logging.Handler):
-    """Hands records to the writing thread; a full queue costs a count, never a wait."""
+    """Hands records to the writing thread; a full queue costs a count, never a wait.
 
-    def __init__(self, target: queue.Queue[logging.LogRecord | None], state: LogState) -> None:
+    Attributes:
+        dropped: lines, so far.
+        written: lines that the writing thread has taken; only it writes this.
+    """
+
+    def __init__(self, target: queue.Queue[logging.LogRecord | None], state: LogState, most: int) -> None:
         super().__init__()
         self._target = target
         self._state = state
+        self._most = most
+        self._taken = 0
         self.dropped = 0
+        self.written = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         if not self._state.allows(record.levelno):
             return
+        weight = _weight(record)
+        if self._taken - self.written + weight > self._most:
+            self.dropped += weight
+            return
+        if not hasattr(record, "lines"):
+            record = self._finished(record)
+        try:
+            self._target.put_nowait(record)
+        except queue.Full:
+            self.dropped += weight
+        else:
+            self._taken += weight
+
+    @staticmethod
+    def _finished(record: logging.LogRecord) -> logging.LogRecord:
         record = copy.copy(record)  # other handlers see the same object
         try:
             # Formatted here, so that no array or frame is kept alive by a waiting record.
@@ -181,15 +213,18 @@ class _Enqueue(logging.Handler):
                 record.exc_info = None
         except Exception as exc:  # noqa: BLE001 - a wrong format string is a bug to be read, not a reason to fail a request
             record.msg, record.args = f"(unprintable log message: {exc!r})", None
-        try:
-            self._target.put_nowait(record)
-        except queue.Full:
-            self.dropped += 1
+        return record
 
     def flush(self) -> None:
         """Wait, within a few seconds, until what was logged is written (`logging.shutdown` calls this)."""
         with self._target.all_tasks_done:
             self._target.all_tasks_done.wait_for(lambda: self._target.unfinished_tasks == 0, _CLOSE_TIMEOUT_S)
+
+
+def _weight(record: logging.LogRecord) -> int:
+    """How many lines a record is."""
+    lines = getattr(record, "lines", None)
+    return 1 if lines is None else len(lines)
 
 
 _PLAIN = logging.Formatter()
@@ -233,13 +268,17 @@ def _open(file: Path | None, stream: TextIO | None) -> logging.Handler:
 
 
 class _Lines(logging.Formatter):
-    """One record as one line (and, in text, its traceback below)."""
+    """One record as one line (and, in text, its traceback below), or as its many."""
 
     def __init__(self, state: LogState) -> None:
         super().__init__()
         self._state = state
+        self._second = (0, "", "")
 
     def format(self, record: logging.LogRecord) -> str:
+        lines: list[Line] | None = getattr(record, "lines", None)
+        if lines is not None:
+            return "\n".join(self._many(record, lines))
         fields = {
             name: value for name, value in vars(record).items() if name not in _STANDARD and not name.startswith("_")
         }
@@ -248,27 +287,64 @@ class _Lines(logging.Formatter):
             return _json_line(record, request_id, fields)
         return _text_line(record, request_id, fields, iso=self._state.format is LogFormat.ISO8601)
 
+    def _many(self, record: logging.LogRecord, lines: list[Line]) -> Iterator[str]:
+        json_, iso = self._state.format is LogFormat.JSON, self._state.format is LogFormat.ISO8601
+        level, name = record.levelname.lower(), record.name
+        for at_ms, message, fields in lines:
+            if json_:
+                head = {"time": self._utc(at_ms), "level": level, "logger": name, "message": message}
+                try:
+                    text = orjson.dumps(head | fields).decode()
+                except orjson.JSONEncodeError:
+                    # Half a surrogate pair, which no encoding has.
+                    text = _JSON_ASCII.encode(head | fields)
+                yield text if text.isascii() else text.translate(_JSON_CONTROL)
+            else:
+                stamp = self._utc(at_ms) if iso else self._local(at_ms)
+                yield _text(stamp, record, message, fields.get("request_id"), fields)
+
+    def _utc(self, at_ms: int) -> str:
+        """As `_stamp`."""
+        return f"{self._of_second(at_ms)[1]}.{at_ms % 1000:03d}Z"
+
+    def _local(self, at_ms: int) -> str:
+        """As the function of that name."""
+        return f"{self._of_second(at_ms)[2]}.{at_ms % 1000:03d}"
+
+    def _of_second(self, at_ms: int) -> tuple[int, str, str]:
+        """Kept, because most lines are of the same second as the one before."""
+        second = at_ms // 1000
+        if second != self._second[0]:
+            at = datetime.fromtimestamp(second, UTC)
+            self._second = second, at.strftime("%Y-%m-%dT%H:%M:%S"), at.astimezone().strftime("%H:%M:%S")
+        return self._second
+
 
 def _stamp(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _text_line(record: logging.LogRecord, request_id: Any, fields: dict[str, Any], *, iso: bool) -> str:
-    if iso:
-        stamp = _stamp(record)
-    else:
-        # Local time without the date: what a person at a terminal compares with the clock on the wall.
-        stamp = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    letter = _LETTERS.get(record.levelname, record.levelname[:1])
-    name = record.name.removeprefix(OURS + ".")
-    parts = [f"{stamp} {letter} {name:<12} {_escaped(str(record.msg))}"]
-    if request_id:
-        parts.append(f"request_id={_escaped(str(request_id)[:256])}")
-    parts += [f"{key}={_escaped(str(value)[:1024])}" for key, value in fields.items()]
-    line = "  ".join(parts)
+    stamp = _stamp(record) if iso else _local(record.created)
+    line = _text(stamp, record, str(record.msg), request_id, fields)
     if record.exc_text:
         line += "\n" + "\n".join("    " + row for row in record.exc_text.splitlines())
     return line
+
+
+def _local(created: float) -> str:
+    """Local time without the date: what a person at a terminal compares with the clock on the wall."""
+    return datetime.fromtimestamp(created, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
+
+
+def _text(stamp: str, record: logging.LogRecord, message: str, request_id: Any, fields: dict[str, Any]) -> str:
+    letter = _LETTERS.get(record.levelname, record.levelname[:1])
+    name = record.name.removeprefix(OURS + ".")
+    parts = [f"{stamp} {letter} {name:<12} {_escaped(message)}"]
+    if request_id:
+        parts.append(f"request_id={_escaped(str(request_id)[:256])}")
+    parts += [f"{key}={_escaped(str(value)[:1024])}" for key, value in fields.items() if key != "request_id"]
+    return "  ".join(parts)
 
 
 def _json_line(record: logging.LogRecord, request_id: Any, fields: dict[str, Any]) -> str:
@@ -285,10 +361,12 @@ def _json_line(record: logging.LogRecord, request_id: Any, fields: dict[str, Any
     if record.exc_text:
         line["exception"] = record.exc_text
     try:
-        return json.dumps(line, default=_shortened, ensure_ascii=False, allow_nan=False)
+        text = _JSON.encode(line)
     except (TypeError, ValueError, RecursionError):
         safe = {key: value if isinstance(value, str) else _shortened(value) for key, value in line.items()}
-        return json.dumps(safe, ensure_ascii=False)
+        text = _JSON.encode(safe)
+    # JSON leaves these as they are, and some readers take them for the end of a line.
+    return text if text.isascii() else text.translate(_JSON_CONTROL)
 
 
 def _shortened(value: object) -> str:
@@ -296,4 +374,8 @@ def _shortened(value: object) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.translate(_CONTROL)
+    return text if text.isprintable() else text.translate(_CONTROL)
+
+
+_JSON = json.JSONEncoder(default=_shortened, ensure_ascii=False, allow_nan=False)
+_JSON_ASCII = json.JSONEncoder(default=_shortened)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tensorquay.core.clock import Clock
+from tensorquay.core.errors import ErrorKind, Rejection
 from tensorquay.core.ids import VersionKey
 from tensorquay.core.messages import BatchStatistics, Duration, MemoryUsage, ModelStatistics
 
@@ -36,20 +37,22 @@ class FailureReason(enum.Enum):
     OTHER = "OTHER"
 
 
+@dataclass(frozen=True, slots=True)
 class Histogram:
-    """A classic cumulative-on-read histogram of integers."""
+    """A classic histogram of integers as it is now, cumulative only when it is written.
 
-    __slots__ = ("bounds", "counts", "total")
+    Attributes:
+        bounds: upper bounds, ascending; `counts` has one more place, for what is above the last.
+        total: the sum of what was observed.
+    """
 
-    def __init__(self, bounds: tuple[int, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0
+    bounds: tuple[int, ...]
+    counts: Sequence[int]
+    total: int
 
-    def observe(self, value: int) -> None:
-        """Count `value`, in the unit of the bounds."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+
+def _counts() -> list[int]:
+    return [0] * (len(TIME_BUCKETS_NS) + 1)
 
 
 @dataclass(slots=True)
@@ -62,13 +65,13 @@ class _BatchCell:
 
 @dataclass(slots=True)
 class VersionStatistics:
-    """Counters of one version. Loop-confined; owner: `StatisticsTable`."""
+    """Counters of one version. Loop-confined; owner: `StatisticsTable`.
+
+    Only what cannot be had from something else is added to per request and per run; the rest is reckoned when asked.
+    """
 
     key: VersionKey
     last_inference_ms: int = 0
-    inference_count: int = 0
-    execution_count: int = 0
-    success_count: int = 0
     success_ns: int = 0
     fail_count: int = 0
     fail_ns: int = 0
@@ -78,23 +81,27 @@ class VersionStatistics:
     output_ns: int = 0
     pending: int = 0
     """Requests accepted and not yet in a run."""
+    offered_rows: int = 0
+    """Batch elements that came to be run: those that waited, and those turned away for lack of capacity."""
     load_seconds: float = 0.0
+    loaded_ms: int = 0
+    """When the last load ended well, by the wall clock; 0: none did."""
     loads: int = 0
     load_failures: int = 0
     failures: dict[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
-    request_time: Histogram = field(default_factory=lambda: Histogram(TIME_BUCKETS_NS))
-    queue_time: Histogram = field(default_factory=lambda: Histogram(TIME_BUCKETS_NS))
-    compute_time: Histogram = field(default_factory=lambda: Histogram(TIME_BUCKETS_NS))
-    batch_rows: Histogram = field(default_factory=lambda: Histogram(ROW_BUCKETS))
+    rejected: dict[Rejection, int] = field(default_factory=lambda: dict.fromkeys(Rejection, 0))
+    # Places of the histograms below.
+    _request: list[int] = field(default_factory=_counts)
+    _queue: list[int] = field(default_factory=_counts)
+    _compute: list[int] = field(default_factory=_counts)
+    _input: list[int] = field(default_factory=_counts)
+    _infer: list[int] = field(default_factory=_counts)
+    _output: list[int] = field(default_factory=_counts)
     _batches: dict[int, _BatchCell] = field(default_factory=dict)
 
     def batch_executed(self, *, rows: int, input_ns: int, infer_ns: int, output_ns: int, now_wall_ms: int) -> None:
         """One successful run of the model over `rows` batch elements."""
-        self.execution_count += 1
-        self.inference_count += rows
         self.last_inference_ms = now_wall_ms
-        self.batch_rows.observe(rows)
-        self.compute_time.observe(input_ns + infer_ns + output_ns)
         cell = self._batches.get(rows)
         if cell is None:
             cell = self._batches[rows] = _BatchCell()
@@ -102,28 +109,85 @@ class VersionStatistics:
         cell.input_ns += input_ns
         cell.infer_ns += infer_ns
         cell.output_ns += output_ns
+        self._compute[bisect_left(TIME_BUCKETS_NS, input_ns + infer_ns + output_ns)] += 1
+        self._input[bisect_left(TIME_BUCKETS_NS, input_ns)] += 1
+        self._infer[bisect_left(TIME_BUCKETS_NS, infer_ns)] += 1
+        self._output[bisect_left(TIME_BUCKETS_NS, output_ns)] += 1
 
     def request_succeeded(self, queue_ns: int, input_ns: int, infer_ns: int, output_ns: int, total_ns: int) -> None:
         """One request answered; the compute times are those of the run (or runs) it rode in."""
-        self.success_count += 1
         self.success_ns += total_ns
         self.queue_ns += queue_ns
         self.input_ns += input_ns
         self.infer_ns += infer_ns
         self.output_ns += output_ns
-        # `observe`, twice, without two calls per request.
-        histogram = self.request_time
-        histogram.counts[bisect_left(TIME_BUCKETS_NS, total_ns)] += 1
-        histogram.total += total_ns
-        histogram = self.queue_time
-        histogram.counts[bisect_left(TIME_BUCKETS_NS, queue_ns)] += 1
-        histogram.total += queue_ns
+        self._request[bisect_left(TIME_BUCKETS_NS, total_ns)] += 1
+        self._queue[bisect_left(TIME_BUCKETS_NS, queue_ns)] += 1
 
-    def request_failed(self, reason: FailureReason, total_ns: int) -> None:
-        """One request answered with an error, or left."""
+    def request_failed(self, reason: FailureReason, total_ns: int, rejection: Rejection | None = None) -> None:
+        """One request answered with an error, or left; `rejection` says which bound of ours it met, if it did."""
         self.fail_count += 1
         self.fail_ns += total_ns
         self.failures[reason] += 1
+        if rejection is not None:
+            self.rejected[rejection] += 1
+
+    # -- what follows from these
+
+    @property
+    def success_count(self) -> int:
+        """Requests answered."""
+        return sum(self._request)
+
+    @property
+    def execution_count(self) -> int:
+        """Runs."""
+        return sum(cell.count for cell in self._batches.values())
+
+    @property
+    def inference_count(self) -> int:
+        """Batch elements of all runs."""
+        return sum(rows * cell.count for rows, cell in self._batches.items())
+
+    @property
+    def request_time(self) -> Histogram:
+        """From arrival to answer, per answered request, in nanoseconds."""
+        return Histogram(TIME_BUCKETS_NS, self._request, self.success_ns)
+
+    @property
+    def queue_time(self) -> Histogram:
+        """In the queue, per answered request, in nanoseconds."""
+        return Histogram(TIME_BUCKETS_NS, self._queue, self.queue_ns)
+
+    @property
+    def compute_time(self) -> Histogram:
+        """All of a run, in nanoseconds."""
+        cells = self._batches.values()
+        total = sum(cell.input_ns + cell.infer_ns + cell.output_ns for cell in cells)
+        return Histogram(TIME_BUCKETS_NS, self._compute, total)
+
+    @property
+    def input_time(self) -> Histogram:
+        """Preparing a run's inputs, in nanoseconds."""
+        return Histogram(TIME_BUCKETS_NS, self._input, sum(cell.input_ns for cell in self._batches.values()))
+
+    @property
+    def infer_time(self) -> Histogram:
+        """Running the model, in nanoseconds."""
+        return Histogram(TIME_BUCKETS_NS, self._infer, sum(cell.infer_ns for cell in self._batches.values()))
+
+    @property
+    def output_time(self) -> Histogram:
+        """Taking a run's outputs, in nanoseconds."""
+        return Histogram(TIME_BUCKETS_NS, self._output, sum(cell.output_ns for cell in self._batches.values()))
+
+    @property
+    def batch_rows(self) -> Histogram:
+        """Batch elements per run."""
+        counts = [0] * (len(ROW_BUCKETS) + 1)
+        for rows, cell in self._batches.items():
+            counts[bisect_left(ROW_BUCKETS, rows)] += cell.count
+        return Histogram(ROW_BUCKETS, counts, self.inference_count)
 
     def snapshot(self, memory: tuple[MemoryUsage, ...] = ()) -> ModelStatistics:
         """The statistics extension's view of these counters."""
@@ -153,11 +217,26 @@ class VersionStatistics:
         )
 
 
+@dataclass(slots=True)
+class Swaps:
+    """Replacements of serving versions of one model: how many took place, and how many failed and left the old one."""
+
+    swapped: int = 0
+    failed: int = 0
+
+
 class StatisticsTable:
-    """Every version's counters, made on first mention and kept for the life of the process. Loop-confined."""
+    """Every version's counters, made on first mention and kept for the life of the process. Loop-confined.
+
+    Attributes:
+        refusals: inference requests that were answered with an error before a version could count them, by kind.
+        swaps: by model; a model is there from its first load on.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self.refusals = dict.fromkeys(ErrorKind, 0)
+        self.swaps: dict[str, Swaps] = {}
         self._table: dict[VersionKey, VersionStatistics] = {}
 
     def of(self, key: VersionKey) -> VersionStatistics:
@@ -165,7 +244,16 @@ class StatisticsTable:
         found = self._table.get(key)
         if found is None:
             found = self._table[key] = VersionStatistics(key)
+            self.swaps.setdefault(key.name, Swaps())
         return found
+
+    def refused(self, kind: ErrorKind) -> None:
+        """An inference request was answered with an error of this kind, and no version knows of it."""
+        self.refusals[kind] += 1
+
+    def unordered(self) -> Iterable[VersionStatistics]:
+        """All counters, as they are now."""
+        return list(self._table.values())
 
     def all(self) -> Iterable[VersionStatistics]:
         """All counters, by name and version."""

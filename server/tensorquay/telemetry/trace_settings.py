@@ -32,6 +32,7 @@ class TraceValues:
     count: int = -1
     log_frequency: int = 0
     file: str = ""
+    mode: str = "triton"
 
     def shown(self, remaining: int | None = None) -> Shown:
         """The extension's view; `remaining` replaces the count, which counts down as traces are taken."""
@@ -41,7 +42,7 @@ class TraceValues:
             "trace_count": str(self.count if remaining is None else remaining),
             "log_frequency": str(self.log_frequency),
             "trace_file": self.file,
-            "trace_mode": "triton",
+            "trace_mode": self.mode,
         }
 
     def checked(self) -> TraceValues:
@@ -49,7 +50,7 @@ class TraceValues:
 
         Raises: InvalidArgument in Triton's words.
         """
-        if self.level != OFF:
+        if self.level != OFF and self.mode == "triton":
             if self.rate == 0:
                 raise InvalidArgument("Attempting to set invalid trace setting :sample rate must be non-zero")
             if not self.file:

@@ -1,7 +1,8 @@
 """Sample requests and record when each stage of them happened (V2 trace extension).
 
 Owns the live settings, the sampling counters and the traces that wait for their file. Called on the event loop; when
-tracing is off `TraceRecorder.sample` costs one attribute check. Files are written by `trace_files.TraceWriter`.
+tracing is off `TraceRecorder.enabled` is all that is asked. Files are written by `trace_files.TraceWriter`. In trace
+mode opentelemetry this object only shows the settings: spans are `otel.py`'s, and nothing is sampled here.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import itertools
 import threading
 from collections.abc import Mapping
 
-from tensorquay.config.server import ServerConfig
+from tensorquay.config.server import ServerConfig, TraceMode
 from tensorquay.core.datatypes import DataType
-from tensorquay.core.errors import Overloaded
+from tensorquay.core.errors import Overloaded, Unavailable
 from tensorquay.core.tensors import Tensor
 from tensorquay.telemetry.trace_files import TraceWriter
 from tensorquay.telemetry.trace_settings import OFF, Shown, TraceChanges, TraceValues, parse
@@ -94,7 +95,7 @@ class _Sampling:
         self.values = values
         self.said = said
         self.remaining = values.count
-        self.enabled = values.level != OFF and values.rate > 0 and bool(values.file)
+        self.enabled = values.level != OFF and values.rate > 0 and bool(values.file) and values.mode == "triton"
         self._writer = writer
         self._lock = threading.RLock()  # a collection inside may end another trace, whose __del__ comes back here
         self._seen = 0
@@ -159,6 +160,7 @@ class TraceRecorder:
             count=config.trace_count,
             log_frequency=config.trace_log_frequency,
             file="" if config.trace_file is None else str(config.trace_file),
+            mode=config.trace_mode.value,
         )
         self._writer = TraceWriter()
         self._server = _Sampling(self._start, {}, self._writer)
@@ -186,8 +188,11 @@ class TraceRecorder:
 
         Args: changes: setting → text, list of texts, or None (or an empty list) to clear it.
         Raises: Unimplemented for trace_file; InvalidArgument for an unknown setting, a wrong value, or a set that
-        cannot be obeyed; Overloaded when too many models have their own. Nothing is changed then.
+        cannot be obeyed; Overloaded when too many models have their own; Unavailable in trace mode opentelemetry, as in
+        Triton. Nothing is changed then.
         """
+        if self._start.mode != TraceMode.TRITON.value:
+            raise Unavailable("trace settings cannot be changed while the trace mode is opentelemetry")
         parsed = parse(changes)
         if model:
             self._update_model(model, parsed)

@@ -11,7 +11,8 @@ from typing import Any
 
 import uvicorn
 
-from tensorquay.transport.http1 import HttpConnection
+from tensorquay.transport.access_log import AccessLog
+from tensorquay.transport.http1 import HttpConfig, HttpConnection
 from tensorquay.transport.listen import BACKLOG
 
 _KEEP_ALIVE_S = 75
@@ -35,12 +36,19 @@ class AsgiServer:
         bound: a bound socket; closed by `stop`.
         connections: most connections at once; further ones get 503. 0 for no bound.
         tls: a server context (`transport.tls`); None for plain HTTP.
+        access: takes a line per request that is refused before it reaches the application, which logs all others.
     """
 
     def __init__(
-        self, app: Any, bound: socket.socket, *, connections: int = 0, tls: ssl.SSLContext | None = None
+        self,
+        app: Any,
+        bound: socket.socket,
+        *,
+        connections: int = 0,
+        tls: ssl.SSLContext | None = None,
+        access: AccessLog | None = None,
     ) -> None:
-        config = uvicorn.Config(
+        config = HttpConfig(
             app,
             http=HttpConnection,
             ws="none",
@@ -57,8 +65,10 @@ class AsgiServer:
         # Loaded here, because loading would make a context of uvicorn's own settings.
         config.load()
         config.ssl = tls
+        config.access = access
         self._server = _Server(config)
         self._socket = bound
+        self._access = access
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -79,3 +89,5 @@ class AsgiServer:
         self._server.config.timeout_graceful_shutdown = max(1, round(grace_s))
         self._server.should_exit = True
         await self._task
+        if self._access is not None:
+            self._access.close()

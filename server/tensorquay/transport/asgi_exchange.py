@@ -20,6 +20,14 @@ _log = logging.getLogger("tensorquay.http")
 HIGH_WATER_BYTES = 256 * 1024
 """Body bytes kept for an application that does not take them; then the connection is not read."""
 
+SLOWEST_S = 60.0
+"""How long a client may take for one piece of a streamed answer."""
+
+
+class ClientTooSlow(ConnectionError):
+    """The client does not take the answer."""
+
+
 AsgiApp = Callable[
     [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
 ]
@@ -46,11 +54,20 @@ class Carrier(Protocol):
 
 
 class AsgiExchange:
-    """Loop-confined; owner: its connection."""
+    """Loop-confined; owner: its connection.
 
-    def __init__(self, app: AsgiApp, head: Head, carrier: Carrier, *, client: Any, server: Any, scheme: str) -> None:
+    Attributes:
+        status: of the answer, 0 while there is none.
+        request_bytes, answer_bytes: of the bodies, so far.
+    """
+
+    def __init__(
+        self, app: AsgiApp, head: Head, carrier: Carrier, *, begun_ns: int, client: Any, server: Any, scheme: str
+    ) -> None:
         self._app = app
-        self._head = head
+        self.head = head
+        self.begun_ns = begun_ns
+        self.status = self.request_bytes = self.answer_bytes = 0
         self._carrier = carrier
         self._body: deque[bytes] = deque()
         self._kept = 0
@@ -101,6 +118,7 @@ class AsgiExchange:
         if not self._finished:
             self._body.append(data)
             self._kept += len(data)
+            self.request_bytes += len(data)
             self._news.set()
 
     def end_body(self) -> None:
@@ -123,9 +141,11 @@ class AsgiExchange:
         try:
             await self._app(self._scope, self._receive, self._send)
             if not self._finished and not self._gone:
-                _log.error("the application ended without a complete answer to %s", self._head.method)
+                _log.error("the application ended without a complete answer to %s", self.head.method)
         except asyncio.CancelledError:
             pass  # only `cancel` does that, and the connection is closed below
+        except ClientTooSlow as late:
+            _log.info("%s, and was hung up on", late)
         except Exception:  # noqa: BLE001  whatever a route raises after its answer began costs this connection only
             _log.exception("the application failed")
         finally:
@@ -159,19 +179,24 @@ class AsgiExchange:
         body: bytes = message.get("body", b"")
         more: bool = message.get("more_body", False)
         if body and not self._bodyless:
+            self.answer_bytes += len(body)
             self._carrier.write_raw(b"%x\r\n%b\r\n" % (len(body), body) if self._chunked else body)
         if not more:
             if self._chunked and not self._bodyless:
                 self._carrier.write_raw(b"0\r\n\r\n")
             self._finish(keep_alive=self._keep_alive)
         elif body:
-            await self._carrier.writable()
+            try:
+                async with asyncio.timeout(SLOWEST_S):
+                    await self._carrier.writable()
+            except TimeoutError:
+                raise ClientTooSlow(f"the client did not take the answer within {SLOWEST_S:.0f} s") from None
 
     def _start(self, message: Any) -> None:
         if self._started:
             raise RuntimeError("the answer was started twice")
         self._started = True
-        status: int = message["status"]
+        status = self.status = int(message["status"])
         lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         framed = status in {204, 304}
         for name, value in message.get("headers", ()):
@@ -186,14 +211,14 @@ class AsgiExchange:
             framed = framed or lowered == b"content-length"
             lines.append(b"%b: %b\r\n" % (lowered, value))
         if not framed:
-            if self._head.http_version == "1.0":
+            if self.head.http_version == "1.0":
                 self._keep_alive = False  # only the end of the connection can end this answer
             else:
                 self._chunked = True
                 lines.append(b"transfer-encoding: chunked\r\n")
         if not self._keep_alive:
             lines.append(b"connection: close\r\n")
-        elif self._head.http_version == "1.0":
+        elif self.head.http_version == "1.0":
             lines.append(b"connection: keep-alive\r\n")
         lines.append(b"\r\n")
         self._carrier.write_raw(b"".join(lines))

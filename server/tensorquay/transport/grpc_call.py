@@ -43,6 +43,9 @@ class Route(Protocol):
     def gone(self, call: Call) -> None:
         """The call ended without the handler's doing: stop what it caused."""
 
+    def refused(self, call: Call, error: ServingError) -> None:
+        """The transport answers with `error` a call, or ends a stream with it, of which a message never came whole."""
+
 
 class Call:
     """See the module. `id` is the stream's."""
@@ -121,7 +124,11 @@ class Call:
             self.cut(grpc_wire.too_large_to_send(len(body), self.connection.max_message_bytes))
             return
         self._say_head()
-        self.connection.writer.send_message(self, prefix, body)
+        connection = self.connection
+        connection.writer.send_message(self, prefix, body)
+        # On a stream that stays open an answer is no end, and the client's window updates and pings go with answers.
+        if connection.guard.dirty:
+            connection.guard.progress()
 
     def finish(self) -> None:
         """The call succeeded."""
@@ -138,6 +145,13 @@ class Call:
             self._end(grpc_wire.error_block(error))
         else:
             self._end(grpc_wire.refusal_block(error))
+
+    def begin_answer(self, traceparent: bytes) -> None:
+        """Send the answer's headers now; they name the span it is made in."""
+        if not (self.closed or self.said_head):
+            self.said_head = True
+            block = grpc_wire.traced_block(self.head.reply_coding, traceparent)
+            self.connection.writer.send_headers(self, block, end_stream=False)
 
     def hold(self) -> None:
         """Take no more messages until `go_on`: the client's window closes."""
@@ -156,6 +170,8 @@ class Call:
         refusal = self.head.refusal
         if self.closed or refusal is None:
             return
+        if self.head.route is not None:
+            self.head.route.refused(self, refusal.error)
         self._end(grpc_wire.refusal_block(refusal.error, refusal.http_status))
 
     def deliver(self, message: bytes | memoryview, compressed: bool) -> None:
@@ -195,7 +211,13 @@ class Call:
 
     def expire(self) -> None:
         """The deadline passed."""
-        self.cut(DeadlineExceeded("Deadline Exceeded: the call's deadline passed before it was answered"))
+        self.turn_away(DeadlineExceeded("Deadline Exceeded: the call's deadline passed before it was answered"))
+
+    def turn_away(self, error: ServingError) -> None:
+        """`cut`, for what the handler had no part in."""
+        if not self.closed:
+            self.head.route.refused(self, error)
+            self.cut(error)
 
     def cut(self, error: ServingError) -> None:
         """End the call with `error`, and tell its handler."""

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from tensorquay.core.errors import ServingError, Unimplemented
+from tensorquay.core.trace_context import RawContext
 from tensorquay.protocol.compression import DEFLATE, GZIP, IDENTITY
 from tensorquay.transport.h2_frames import ErrorCode, StreamFault
 from tensorquay.transport.hpack_tables import Field
@@ -62,9 +63,20 @@ class CallHead:
         content_length: announced bytes of data, or −1.
         refusal: why the call cannot be served, or None.
         route: who serves it; whoever looks up the path sets it.
+        context: the caller's span, if that is looked for; set like the route.
     """
 
-    __slots__ = ("coding", "content_length", "metadata", "path", "refusal", "reply_coding", "route", "timeout_ns")
+    __slots__ = (
+        "coding",
+        "content_length",
+        "context",
+        "metadata",
+        "path",
+        "refusal",
+        "reply_coding",
+        "route",
+        "timeout_ns",
+    )
 
     def __init__(self) -> None:
         self.path = ""
@@ -75,6 +87,7 @@ class CallHead:
         self.content_length = -1
         self.refusal: Refusal | None = None
         self.route: Any = None
+        self.context: RawContext | None = None
 
 
 def refused(error: ServingError) -> CallHead:

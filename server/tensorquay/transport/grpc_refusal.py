@@ -7,6 +7,7 @@ for.
 
 from __future__ import annotations
 
+from tensorquay.core.errors import ServingError
 from tensorquay.transport.grpc_call import Call
 
 _PATIENCE_BYTES = 64 * 1024
@@ -68,3 +69,6 @@ class HttpRefused:
 
     def gone(self, call: Call) -> None:
         """Nothing goes on."""
+
+    def refused(self, call: Call, error: ServingError) -> None:
+        """It is no call: nobody counts it."""

@@ -26,6 +26,10 @@ HEAD_BLOCK = encode([(b":status", b"200"), _CONTENT_TYPE])
 OK_BLOCK = encode([(b"grpc-status", b"%d" % OK)])
 """Trailers of every success."""
 
+_TRACEPARENT_BYTES = 55
+_TRACEPARENT = encode([(b"traceparent", bytes(_TRACEPARENT_BYTES))])[:-_TRACEPARENT_BYTES]
+"""The field without its value, which always has that length: looking the name up costs more than the rest."""
+
 _MAX_TEXT_BYTES = 4096
 """Longest status text: clients bound their headers (8 KiB by default in some), and a cut text beats none."""
 
@@ -38,6 +42,11 @@ def head_block(coding: str | None) -> bytes:
     if coding is None:
         return HEAD_BLOCK
     return encode([(b":status", b"200"), _CONTENT_TYPE, (b"grpc-encoding", coding.encode())])
+
+
+def traced_block(coding: str | None, traceparent: bytes) -> bytes:
+    """`head_block`, which also names the span of the answer."""
+    return head_block(coding) + _TRACEPARENT + traceparent
 
 
 def error_block(error: ServingError) -> bytes:

@@ -10,25 +10,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tensorquay.core.errors import InvalidArgument, Overloaded, ServingError
+from tensorquay.core.errors import Overloaded, ServingError
+from tensorquay.core.trace_context import RawContext
 from tensorquay.transport.asgi_exchange import AsgiExchange
 from tensorquay.transport.chunked import BadChunk, ChunkedDecoder
 from tensorquay.transport.h1_body import Intake
 from tensorquay.transport.h1_head import MAX_HEAD_BYTES, BadHead, Head
-from tensorquay.transport.h1_slot import Mode, Slot
-from tensorquay.transport.http_message import HttpReply, error_reply, render_head
+from tensorquay.transport.h1_slot import JOIN_BELOW_BYTES, MAX_PIPELINED, Mode, Slot, refused
+from tensorquay.transport.http_message import HttpReply, error_reply, refusal, render_head
+from tensorquay.transport.traced_route import start_within
 
 if TYPE_CHECKING:
     from tensorquay.transport.h1_server import H1Server
-
-MAX_PIPELINED = 128
-"""Requests of one connection being served at once; what is sent beyond them is not read."""
-
-JOIN_BELOW_BYTES = 128 * 1024
-"""Answers shorter than this are joined for one write; longer ones are handed over in parts, without a copy."""
 
 _HEAD_END = b"\r\n\r\n"
 _CLOSE = b"connection: close\r\n"
@@ -45,18 +40,16 @@ class H1Connection(asyncio.BufferedProtocol):
         self._mode = Mode.HEAD
         self._rest = b""
         self._head: Head | None = None
+        self._context: RawContext | None = None
         self._intake = Intake(server)
         self._exchange_left = 0
         self._exchange_chunks: ChunkedDecoder | None = None
         self._exchange: AsgiExchange | None = None
         self._slots: deque[Slot] = deque()
         self._out: list[bytes | memoryview] = []
-        self._dirty = False
-        self._closing = False
-        self._unread = False
+        self._dirty = self._closing = self._unread = self._write_paused = False
         self._reading = True
         self._writable: asyncio.Future[None] | None = None
-        self._write_paused = False
         # In the server's ticks: when bytes last moved, and when the request that is being received began.
         self.active_tick = server.tick
         self.begun_tick = server.tick
@@ -94,21 +87,21 @@ class H1Connection(asyncio.BufferedProtocol):
             self._go_on()
 
     def eof_received(self) -> bool:
-        """The client sends no more: it has left.
-
-        One that gives up looks just like one that only ends its sending, which is rare; what waits for the first kind
-        would be computed for nobody.
-        """
+        """The client sends no more: it has left. One that gives up looks just like one that only ends its sending."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
         self._transport = None
+        received = self._intake.progress_bytes
         self._intake.drop()
         # Cancelling answers: these slots must not be found then.
         slots, self._slots = self._slots, deque()
         for slot in slots:
             if slot.ticket is not None and slot.reply is None:
                 slot.ticket.cancel()
+        if self._server.access is not None:
+            receiving = self._head if self._exchange is None else None
+            self._server.access.left(slots, receiving, received, self._begun_ns(), self._client)
         self._out.clear()
         if self._exchange is not None:
             self._exchange.disconnect()
@@ -129,7 +122,10 @@ class H1Connection(asyncio.BufferedProtocol):
     def _serve_whole(self, data: bytes) -> bool:
         """Serve `data` if it is one request, complete, with a head like one before: nearly every one there is."""
         end = data.find(_HEAD_END) + 4
-        head = self._server.heads.known.get(data[:end])
+        heads, context = self._server.heads, None
+        head = heads.known.get(data[:end])
+        if head is None:
+            head, context = heads.find(data[:end])
         if (
             head is None
             or head.content_length != len(data) - end
@@ -139,7 +135,7 @@ class H1Connection(asyncio.BufferedProtocol):
             or len(self._slots) + 1 >= MAX_PIPELINED
         ):
             return False
-        self._dispatch(head, data[end:])
+        self._dispatch(head, data[end:], context)
         return True
 
     def _go_on(self) -> None:
@@ -168,18 +164,18 @@ class H1Connection(asyncio.BufferedProtocol):
                 return True
             if data and data != b"\r" and not 0x41 <= data[0] <= 0x5A:
                 # No method begins like this: another protocol, TLS most of all, whose client would wait for ever.
-                self._refuse_text("malformed HTTP request", 400)
+                self._refuse(refusal("malformed HTTP request", 400))
             elif len(data) > MAX_HEAD_BYTES:
-                self._refuse_text("request line and headers are too long", 431)
+                self._refuse(refusal("request line and headers are too long", 431))
             return False
         if data[:2] == b"\r\n":
             self._rest = data[2:]
             return True
         end += 4
         try:
-            head = self._server.heads.read(data[:end])
+            head, self._context = self._server.heads.read(data[:end])
         except BadHead as error:
-            self._refuse_text(str(error), error.status)
+            self._refuse(refusal(str(error), error.status))
             return False
         if head.route is None and self._slots:
             # The application gets the connection when the answers before it are out.
@@ -187,14 +183,14 @@ class H1Connection(asyncio.BufferedProtocol):
         length = head.content_length
         if length is not None and len(data) - end >= length and length <= self._server.max_body_bytes:
             self._rest = data[end + length :]
-            self._dispatch(head, data[end : end + length])
+            self._dispatch(head, data[end : end + length], self._context)
             return True
         self._rest = data[end:]
         return self._begin_body(head)
 
     def _begin_body(self, head: Head) -> bool:
         """A body that is not all there yet."""
-        length = head.content_length
+        length, self._head = head.content_length, head
         try:
             if length is not None:
                 self._intake.check_length(length)
@@ -214,7 +210,6 @@ class H1Connection(asyncio.BufferedProtocol):
             return False
         if head.expects_continue:
             self.write_raw(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._head = head
         if head.route is None:
             self._open_exchange(head)
         return True
@@ -222,7 +217,7 @@ class H1Connection(asyncio.BufferedProtocol):
     def _body_complete(self) -> None:
         head, self._head, self._mode = self._head, None, Mode.HEAD
         assert head is not None
-        self._dispatch(head, self._intake.take())
+        self._dispatch(head, self._intake.take(), self._context)
 
     def _next_piece(self) -> bool:
         """Feed what was read to the body it belongs to. False when nothing more can be done with it."""
@@ -231,7 +226,7 @@ class H1Connection(asyncio.BufferedProtocol):
                 return self._feed_exchange()
             complete, self._rest = self._intake.feed(self._rest)
         except BadChunk as error:
-            self._refuse_text(f"malformed chunked body: {error}", 400)
+            self._refuse(refusal(f"malformed chunked body: {error}", 400))
             return False
         except ServingError as error:
             self._refuse(error_reply(error))
@@ -261,7 +256,7 @@ class H1Connection(asyncio.BufferedProtocol):
 
     # -- serving
 
-    def _dispatch(self, head: Head, body: bytes | memoryview) -> None:
+    def _dispatch(self, head: Head, body: bytes | memoryview, context: RawContext | None) -> None:
         route = head.route
         if route is None:
             self._open_exchange(head)
@@ -272,11 +267,16 @@ class H1Connection(asyncio.BufferedProtocol):
             return
         arrival_ns = self._server.clock.now_ns()
         slot = Slot(self, head, arrival_ns)
+        if self._server.access is not None:
+            slot.request_bytes = len(body)
         self._slots.append(slot)
         if not head.keep_alive:
             # What the client sent after its last request is not served (RFC 9112 §9.6).
             self._closing = True
-        slot.ticket = route.start(body, arrival_ns, slot.answer)
+        if context is None:
+            slot.ticket = route.start(body, arrival_ns, slot.answer)
+        else:
+            slot.ticket = start_within(route, body, arrival_ns, slot.answer, context)
 
     def _open_exchange(self, head: Head) -> None:
         self._mode = Mode.EXCHANGE
@@ -284,6 +284,7 @@ class H1Connection(asyncio.BufferedProtocol):
             self._server.app,
             head,
             self,
+            begun_ns=self._server.clock.now_ns(),
             client=self._client[:2] if isinstance(self._client, tuple) else None,
             server=self._server.address,
             scheme=self._server.scheme,
@@ -304,8 +305,8 @@ class H1Connection(asyncio.BufferedProtocol):
                 self._out.append(reply.written)
             else:
                 self._write_reply(slot.head, reply)
-            if server.access_log:
-                server.log_access(slot.head, reply.status, slot.arrival_ns, self._client)
+            if server.access is not None:
+                server.access.answered(slot, self._client)
         if self._closing:
             if not slots and not self._out:
                 self._finish()
@@ -347,6 +348,8 @@ class H1Connection(asyncio.BufferedProtocol):
         exchange, self._exchange = self._exchange, None
         if exchange is None:  # refused meanwhile, and the refusal ends the connection
             return
+        if self._server.access is not None:
+            self._server.access.exchanged(exchange, self._client)
         unread = not exchange.body_complete
         self._head, self._exchange_chunks = None, None
         self._mode = Mode.HEAD
@@ -435,23 +438,18 @@ class H1Connection(asyncio.BufferedProtocol):
         else:
             self.abort()
 
-    def _refuse_text(self, text: str, status: int) -> None:
-        reply = error_reply(InvalidArgument(text))
-        self._refuse(HttpReply(status, reply.parts, reply.content_type, reply.headers))
-
     def _refuse(self, reply: HttpReply) -> None:
         """Answer what is not served, then close: where the next request would begin is not known."""
         asked, self._head = self._head, None
         self._rest = b""
+        progress_bytes = self._intake.progress_bytes
         self._intake.drop()
         self._closing = self._unread = True
         if self._exchange is not None:
             # The application was reading the body; it learns that the client is gone.
             exchange, self._exchange = self._exchange, None
             exchange.disconnect()
-        # With the method: also a refusal of HEAD has no content (RFC 9110 §9.3.2).
-        head = replace(_REFUSED, method=asked.method) if asked is not None else _REFUSED
-        slot = Slot(self, head, self._server.clock.now_ns())
+        slot = Slot(self, refused(asked, reply.status), self._begun_ns(), progress_bytes)
         self._slots.append(slot)
         self._mode = Mode.DISCARD
         slot.answer(reply)
@@ -496,5 +494,6 @@ class H1Connection(asyncio.BufferedProtocol):
             self._writable.set_result(None)
         self._writable = None
 
-
-_REFUSED = Head("", "", b"", b"", "1.1", (), 0, keep_alive=False, expects_continue=False, route=None)
+    def _begun_ns(self) -> int:
+        """When the request that is being received began, to the second."""
+        return self._server.clock.now_ns() - (self._server.tick - self.begun_tick) * 10**9

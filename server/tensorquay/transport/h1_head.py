@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from tensorquay.core.trace_context import RawContext, join_repeated, split_head
 from tensorquay.transport.http_message import HotHandler, HotRoute
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -51,21 +52,41 @@ class Head:
 
 
 class HeadReader:
-    """Parses heads, or finds them. Loop-confined; owner: one server."""
+    """Parses heads, or finds them. Loop-confined; owner: one server.
 
-    def __init__(self, handler: HotHandler) -> None:
+    Args: apart: whether a line that says the caller's span is taken out of a head for a hot route before it is looked
+        up: it differs in every request.
+    """
+
+    def __init__(self, handler: HotHandler, *, apart: bool = True) -> None:
         self._handler = handler
+        self._apart = apart
         self.known: dict[bytes, Head] = {}
         """Heads by their bytes."""
 
-    def read(self, data: bytes) -> Head:
-        """The head in `data`: exactly one, up to and including its empty line.
+    def find(self, data: bytes) -> tuple[Head | None, RawContext | None]:
+        """The head in `data`, when it is known but for the caller's span; and that."""
+        parts = split_head(data) if self._apart else None
+        return (None, None) if parts is None else (self.known.get(parts[0]), parts[1])
+
+    def read(self, data: bytes) -> tuple[Head, RawContext | None]:
+        """The head in `data`: exactly one, up to and including its empty line; and a caller's span taken out of it.
 
         Raises: BadHead.
         """
         found = self.known.get(data)
         if found is not None:
-            return found
+            return found, None
+        parts = split_head(data) if self._apart else None
+        if parts is not None:
+            rest, context = parts
+            found = self.known.get(rest) or self._parsed(rest)
+            if found.route is not None:
+                return found, context
+            # The application sees every line.
+        return self._parsed(data), None
+
+    def _parsed(self, data: bytes) -> Head:
         head = self._parse(data)
         if len(data) <= _CACHED_HEAD_BYTES:
             if len(self.known) >= _CACHED_HEADS:
@@ -98,6 +119,7 @@ class HeadReader:
         raw_path, query = _target(seen.url)
         headers = tuple(seen.headers)
         names = dict(headers)
+        join_repeated(names, headers)
         _check_single(headers)
         path = raw_path.decode("latin-1")
         keep_alive = _keeps_alive(version, names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
 from collections.abc import Callable
@@ -14,12 +13,11 @@ from tensorquay.core.errors import DeadlineExceeded, Overloaded, Unavailable
 from tensorquay.transport.asgi_exchange import AsgiApp
 from tensorquay.transport.buffers import BufferPool
 from tensorquay.transport.h1 import H1Connection
-from tensorquay.transport.h1_head import Head, HeadReader
+from tensorquay.transport.h1_access import H1Access
+from tensorquay.transport.h1_head import HeadReader
 from tensorquay.transport.http_message import HotHandler, HttpReply, error_reply
 from tensorquay.transport.listen import BACKLOG
 from tensorquay.transport.tls import listening
-
-_access = logging.getLogger("tensorquay.access")
 
 _STAGING_BYTES = 256 * 1024
 _TICK_S = 1.0
@@ -50,8 +48,9 @@ class H1Server:
         handler: serves the hot routes.
         app: the ASGI application for all others.
         bound: a bound socket; closed by `stop`.
-        access_log: whether each request on a hot route is logged (the application logs its own).
+        access_log: whether each request has a line in the access log, the application's too.
         tls: a server context (`transport.tls`); None for plain HTTP.
+        apart: see `HeadReader`.
     """
 
     def __init__(
@@ -64,11 +63,12 @@ class H1Server:
         limits: H1Limits,
         access_log: bool = False,
         tls: ssl.SSLContext | None = None,
+        apart: bool = True,
     ) -> None:
         self.app = app
         self.clock = clock
-        self.access_log = access_log
-        self.heads = HeadReader(handler)
+        self.access = H1Access(clock) if access_log else None
+        self.heads = HeadReader(handler, apart=apart)
         self.pool = BufferPool()
         self.staging = memoryview(bytearray(_STAGING_BYTES))
         self.max_body_bytes = limits.max_body_bytes
@@ -115,6 +115,8 @@ class H1Server:
                 connection.abort()
         if self._sweeping is not None:
             self._sweeping.cancel()
+        if self.access is not None:
+            self.access.close()
 
     # -- what connections ask
 
@@ -166,19 +168,6 @@ class H1Server:
     def later(self, call: Callable[[], None]) -> None:
         """Run `call` in the next turn of the loop."""
         self._loop.call_soon(call)
-
-    def log_access(self, head: Head, status: int, arrival_ns: int, client: object) -> None:
-        """One line of the access log."""
-        elapsed_us = (self.clock.now_ns() - arrival_ns) // 1000
-        address = client[0] if isinstance(client, tuple) else "-"
-        _access.info(
-            "%s %s %s %d us",
-            head.method or "-",
-            head.raw_path.decode("latin-1") or "-",
-            status,
-            elapsed_us,
-            extra={"client": address, "status": status, "elapsed_us": elapsed_us},
-        )
 
     def stopping_reply(self) -> HttpReply:
         """The answer to a request that was only half sent when the server stopped."""

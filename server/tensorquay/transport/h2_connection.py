@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, cast
 
 from tensorquay.core.errors import Overloaded
 from tensorquay.transport import h2_frames as f
-from tensorquay.transport.grpc_call import Call
 from tensorquay.transport.grpc_head import CallHead, check_trailers, refused
 from tensorquay.transport.grpc_refusal import Sink
 from tensorquay.transport.h2_ending import DRAIN_PING, Endings, State
@@ -34,6 +33,9 @@ class Connection(Endings):
         self._server = server
         self._decoder = Decoder(limits.header_list_bytes)
         self._heads: dict[bytes, CallHead] = {}
+        self._make_call = server.make_call
+        self.peer: object = None
+        """The client's address, for the access log."""
 
     # -- asyncio
 
@@ -45,6 +47,8 @@ class Connection(Endings):
         self.writer.attach(transport)
         transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES, low=_WRITE_LOW_BYTES)
         limits = self._limits
+        if self._server.access is not None:
+            self.peer = transport.get_extra_info("peername")
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() != "h2":
             # Without ALPN the client does not mean HTTP/2 (RFC 9113 §3.2); what it would read were garbage to it.
@@ -126,6 +130,7 @@ class Connection(Endings):
                 head = self._server.read_head(fields)
             except StreamFault as fault:
                 self._last_stream = stream
+                self._log_unopened("", "INVALID_ARGUMENT")
                 self.reset(stream, fault)
                 return
             limits = self._limits
@@ -140,10 +145,11 @@ class Connection(Endings):
             return
         self._last_stream = stream
         if len(self.calls) >= self._limits.streams:
+            self._log_unopened(head.path, "RESOURCE_EXHAUSTED")
             self._refuse(stream)
             return
         writer = self.writer
-        call = self.calls[stream] = Call(self, stream, head, writer.initial_window)
+        call = self.calls[stream] = self._make_call(self, stream, head, writer.initial_window)
         if end_stream:
             call.half_closed = True
         refusal = head.refusal
@@ -154,7 +160,7 @@ class Connection(Endings):
                 call.inbox = Sink(call)
             return
         if writer.unsent > self._limits.unsent_bytes:
-            call.fail(Overloaded("the client leaves its answers untaken; take some first", retry_after_s=1.0))
+            call.turn_away(Overloaded("the client leaves its answers untaken; take some first", retry_after_s=1.0))
             return
         if head.timeout_ns is not None:
             call.deadline_ns = self._clock.now_ns() + head.timeout_ns
@@ -163,6 +169,12 @@ class Connection(Endings):
             self.guarded(call, head.route.opened, call)
         if end_stream:
             self._client_done(call)
+
+    def _log_unopened(self, path: str, status: str) -> None:
+        """A stream is reset before it is a call."""
+        access = self._server.access
+        if access is not None:
+            access.grpc(path, status, begun_ns=access.now_ns(), peer=self.peer, sizes=(0, 0))
 
     def _refuse(self, stream: int) -> None:
         self.guard.noise()

@@ -26,7 +26,7 @@ class Guard:
         self.dirty = False
 
     def progress(self) -> None:
-        """A call was answered."""
+        """A call was answered, or a message of an answer sent."""
         self.dirty = False
         self.chatter = 0
         self._strikes = 0

@@ -262,7 +262,7 @@ class Intake(FrameReader):
             self._failed(call, error)
 
     def _failed(self, call: Call, error: Exception) -> None:
-        call.cut(error if isinstance(error, ServingError) else unexpected(error, _log, "serving a gRPC call"))
+        call.turn_away(error if isinstance(error, ServingError) else unexpected(error, _log, "serving a gRPC call"))
 
     def _forget(self, stream: int, *, unfinished: bool = False) -> None:
         """Expect more frames of `stream`; with `unfinished`, ask the client to stop unless it has."""

@@ -10,9 +10,13 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from tensorquay.core.clock import Clock
+from tensorquay.transport.access_log import AccessLog
 from tensorquay.transport.buffers import BufferPool
+from tensorquay.transport.grpc_access import LoggedCall, LoggedRoute
+from tensorquay.transport.grpc_call import Call
 from tensorquay.transport.grpc_head import CallHead, read_head
 from tensorquay.transport.grpc_inbox import ReceiveBudget
 from tensorquay.transport.grpc_refusal import HttpRefused
@@ -42,6 +46,7 @@ class H2Server:
         max_message_bytes: largest message either way.
         max_receiving_bytes: of unfinished messages, over all connections; 0 for no bound.
         tls: a server context as RFC 9113 §9.2 has it (`transport.tls`); None for cleartext.
+        access: takes a line per call, while there is an access log.
     """
 
     def __init__(
@@ -54,8 +59,13 @@ class H2Server:
         max_message_bytes: int,
         max_receiving_bytes: int = 0,
         tls: ssl.SSLContext | None = None,
+        access: AccessLog | None = None,
     ) -> None:
         self.clock = clock
+        self.access = access
+        self.make_call: Callable[[Connection, int, CallHead, int], Call] = (
+            Call if access is None else partial(LoggedCall, access)
+        )
         self.limits = limits
         self.memory = ReceiveMemory(
             memoryview(bytearray(STAGING_BYTES)), ReceiveBudget(max_receiving_bytes), BufferPool(), max_message_bytes
@@ -112,6 +122,8 @@ class H2Server:
             if timer is not None:
                 timer.cancel()
         self._deadlines = self._sweeper = None
+        if self.access is not None:
+            self.access.close()
 
     async def _emptied(self, patience_s: float) -> None:
         """Wait until the last connection is gone, at most `patience_s`."""
@@ -149,6 +161,8 @@ class H2Server:
             self._resolve(head)
         elif head.refusal.http_status != 200:
             head.route = _HTTP_REFUSED
+        if self.access is not None and head.refusal is None:
+            head.route = LoggedRoute(head.route)
         return head
 
     def watch(self, connection: Connection, deadline_ns: int) -> None:

@@ -11,7 +11,10 @@ import asyncio
 from typing import Any, Final
 
 import httptools
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tensorquay.transport.access_log import REFUSED, AccessLog
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Most bytes of a request line and headers together; forwarded headers and long model names need far less."""
@@ -28,6 +31,12 @@ _STOPPING = (
     b"HTTP/1.1 503 Service Unavailable",
     b'{"error":"the server is shutting down and has stopped accepting new requests"}',
 )
+
+
+class HttpConfig(uvicorn.Config):
+    """uvicorn's, and where requests are logged that never reach the application."""
+
+    access: AccessLog | None = None
 
 
 class _HeadTooLarge(Exception):
@@ -151,13 +160,18 @@ class HttpConnection(HttpToolsProtocol):
         """Write `answer` and close; a request being received is forgotten."""
         if self.transport.is_closing():
             return
+        line, body = answer
+        status = int(line.split()[1])
         if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.scope[REFUSED] = status  # type: ignore[typeddict-unknown-key]
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        status, body = answer
+        elif isinstance(self.config, HttpConfig) and self.config.access is not None:
+            access = self.config.access
+            access.http("", "", status, begun_ns=access.now_ns(), peer=self.client, sizes=(0, len(body)))
         length = str(len(body)).encode()
         head = b"\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: " + length + b"\r\n\r\n"
-        self.transport.write(status + head + body)
+        self.transport.write(line + head + body)
         self.transport.close()
 
     def _start_head_timer(self) -> None:

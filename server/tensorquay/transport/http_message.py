@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Protocol, TypeAlias
 
-from tensorquay.core.errors import ServingError
+from tensorquay.core.errors import InvalidArgument, ServingError
+from tensorquay.core.facts import PredictionFacts
 from tensorquay.protocol.status import error_body, http_status, retry_after
 
 JSON = b"application/json"
@@ -27,7 +28,7 @@ class HttpReply:
 
     `head`, when it is there, is the status line and all headers as they are written, without the empty line; the other
     fields say the same for whoever writes heads himself. `written`, when it is there, is the whole answer as it goes
-    out on a connection that stays open.
+    out on a connection that stays open. `facts` are for the access log, while there is one.
     """
 
     status: int
@@ -36,6 +37,7 @@ class HttpReply:
     headers: Sequence[tuple[bytes, bytes]] = field(default=())
     head: bytes = b""
     written: bytes = b""
+    facts: PredictionFacts | None = None
 
     @property
     def length(self) -> int:
@@ -79,6 +81,10 @@ class HotRoute(Protocol):
         """
         ...
 
+    def refused(self, status: int) -> None:
+        """A request with this head was answered with `status` by the transport: its body did not come, or may not."""
+        ...
+
 
 class HotHandler(Protocol):
     """Finds the routes that are served without the ASGI application."""
@@ -101,3 +107,8 @@ def error_reply(error: ServingError) -> HttpReply:
     pause = retry_after(error)
     headers = () if pause is None else ((b"retry-after", pause.encode()),)
     return HttpReply(http_status(error.kind), (error_body(error),), JSON, headers)
+
+
+def refusal(text: str, status: int) -> HttpReply:
+    """The answer to what is no request, or none that is served."""
+    return HttpReply(status, error_reply(InvalidArgument(text)).parts)

@@ -22,6 +22,7 @@ from tensorquay.core.errors import (
     InvalidArgument,
     ModelFailed,
     Overloaded,
+    Rejection,
     ServingError,
     Unavailable,
 )
@@ -444,3 +445,66 @@ async def test_only_asked_outputs_are_computed(make: Make):
     outcome = await bench.ride(1.0, wanted=())[1]
     assert asked == [[]]
     assert outcome.arrays == (None,)
+
+
+async def test_what_is_turned_away_has_been_offered_and_says_which_bound_it_met(make: Make) -> None:
+    config = BatchingConfig(default_queue_policy=QueuePolicy(max_queue_size=2))
+    bench = make(config, gated=True, max_pending=8, max_rows=8)
+    bench.ride(1.0, rows=3)
+    await bench.session.wait_started()
+    assert bench.batcher.oldest_ns is None
+    bench.ride(2.0)
+    first = bench.batcher.oldest_ns
+    assert first is not None
+    bench.ride(3.0)
+    assert bench.batcher.oldest_ns == first
+    with pytest.raises(Unavailable) as full:
+        bench.ride(4.0, rows=5)
+    assert full.value.rejection is Rejection.QUEUE_FULL
+    assert bench.stats.offered_rows == 3 + 1 + 1 + 5
+    bench.batcher.turned_away(8)
+    assert bench.stats.offered_rows == 18
+
+
+async def test_a_request_that_is_too_large_for_ever_is_no_demand(make: Make) -> None:
+    bench = make(BatchingConfig(oversize=Oversize.REFUSE), max_rows=2)
+    with pytest.raises(InvalidArgument):
+        bench.ride(1.0, rows=1000)
+    bench.batcher.turned_away(1000)
+    assert bench.stats.offered_rows == 0
+    narrow = make(gated=True, max_rows=2, max_pending=2)
+    with pytest.raises(InvalidArgument):
+        narrow.ride(1.0, rows=1000)
+    assert narrow.stats.offered_rows == 0
+
+
+async def test_the_servers_own_bound_and_both_times_say_what_they_are(make: Make) -> None:
+    bench = make(gated=True, max_pending=1)
+    bench.ride(1.0)
+    await bench.session.wait_started()
+    _, late = bench.ride(2.0, deadline_ns=SystemClock().now_ns() + 1)
+    assert (await late).rejection is Rejection.DEADLINE
+    config = BatchingConfig(default_queue_policy=QueuePolicy(default_timeout_us=1))
+    timed = make(config, gated=True)
+    timed.ride(1.0)
+    _, expired = timed.ride(2.0)
+    assert (await expired).rejection is Rejection.QUEUE_TIMEOUT
+    bench.ride(3.0)
+    with pytest.raises(Overloaded) as full:
+        bench.ride(4.0)
+    assert full.value.rejection is Rejection.SERVER_QUEUE_FULL
+    assert full.value.for_request("x").rejection is Rejection.SERVER_QUEUE_FULL
+
+
+async def test_the_oldest_is_found_among_those_put_back_and_among_levels(make: Make) -> None:
+    policy = QueuePolicy(default_timeout_us=1, timeout_action=TimeoutAction.DELAY)
+    bench = make(BatchingConfig(priority_levels=2, default_priority_level=2, default_queue_policy=policy), gated=True)
+    bench.ride(1.0)
+    await bench.session.wait_started()
+    bench.ride(2.0)
+    oldest = bench.batcher.oldest_ns
+    bench.ride(3.0, priority=1)
+    await asyncio.sleep(0)
+    assert bench.batcher.oldest_ns == oldest
+    bench.batcher.hurry()
+    assert bench.batcher.oldest_ns == oldest

@@ -141,4 +141,4 @@ def test_this_very_machine_gives_a_usable_budget():
 def test_a_deeply_nested_path_is_bounded(tmp_path):
     root = v2(tmp_path, "/" + "x/" * 5000, {"/cpu.max": "100000 100000"})
     assert cpu_budget(root, affinity=4, online=4).threads == 1
-    assert len(list(resources._own_folders(root, version=2, controller="cpu"))) <= 65
+    assert len(list(resources.own_folders(root, version=2, controller="cpu"))) <= 65

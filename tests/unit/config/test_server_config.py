@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tensorquay.config.server import ControlMode, InvalidServerConfig, LogFormat, RestrictedKey, ServerConfig
-from tensorquay.config.server_sources import MAX_FILE_BYTES, flag_of, load
+from tensorquay.config.server import ControlMode, InvalidServerConfig, LogFormat, ServerConfig
+from tensorquay.config.server_sources import MAX_FILE_BYTES, NOT_SETTINGS, flag_of, load
+from tensorquay.config.server_values import RestrictedKey
+
+ROOT = Path(__file__).parents[3]
 
 
 def problems_of(**command_line: object) -> tuple[str, ...]:
@@ -172,3 +176,23 @@ def test_every_field_has_a_flag_a_description_and_a_default() -> None:
         assert isinstance(config.shown(name), str)
     assert config.model_control_mode is ControlMode.NONE
     assert config.allow_client_shm is False
+
+
+def test_a_variable_that_another_command_reads_does_not_stop_the_server() -> None:
+    load(environment=dict.fromkeys(NOT_SETTINGS, "127.0.0.1:8001"), command_line={})
+
+
+@pytest.mark.parametrize("folder", ["server", "clients", "converters", "docker", "k8s"])
+def test_every_variable_that_we_read_or_set_is_known_to_the_server(folder: str) -> None:
+    """One environment serves all commands: `tensorquay serve` may refuse none that another one reads."""
+    settings = {f"TENSORQUAY_{name.upper()}" for name in ServerConfig.model_fields}
+    named: dict[str, Path] = {}
+    for path in (ROOT / folder).rglob("*"):
+        if path.suffix in {".pyc", ".binpb"} or not path.is_file():
+            continue
+        for variable in re.findall(r"\bTENSORQUAY_[A-Z][A-Z_]*[A-Z]\b", path.read_text(encoding="utf-8")):
+            named[variable] = path.relative_to(ROOT)
+    unknown = {
+        variable: str(path) for variable, path in named.items() if variable not in settings | NOT_SETTINGS.keys()
+    }
+    assert not unknown, f"neither fields of ServerConfig nor in NOT_SETTINGS: {unknown}"

@@ -46,8 +46,12 @@ class Engine:
         self.asked: list[tuple[InferRequest, Callable[[Any], None]]] = []
         self.cancelled: list[str] = []
         self.refuse: ServingError | None = None
+        self.refusals: list[ErrorKind] = []
 
-    def infer(self, request: InferRequest, reply: Callable[[Any], None]) -> Ticket:
+    def refused(self, kind: ErrorKind) -> None:
+        self.refusals.append(kind)
+
+    def infer(self, request: InferRequest, reply: Callable[[Any], None], trace: Any = None) -> Ticket:
         if self.refuse is not None:
             raise self.refuse
         self.asked.append((request, reply))
@@ -269,6 +273,7 @@ async def test_calls_are_answered_by_their_handlers(pair: Pair) -> None:
         record(Kind.REQUEST_SHAPE, b'["m"]'),
         record(Kind.REQUEST_SHAPE, b'["m","",null,{},0,0,[["x","FP33",[1]]]]'),
         record(Kind.RELEASE, bytes(8), extra=1),
+        record(Kind.REFUSED, template=len(ErrorKind) + 1),
         [b"\x01\x00\x00\x00" + bytes(12)],
         [HEAD.pack(16, 99, 0, 0, 0, 0)],
     ],
@@ -300,6 +305,14 @@ async def test_who_is_not_read_refuses_and_says_so_later(pair: Pair) -> None:
     pair.back._transport.resume_reading()  # type: ignore[union-attr]
     await asked(pair, sent)
     await until(lambda: pair.engine.admission.refused_bytes == 1)
+    await until(lambda: pair.engine.refusals == [ErrorKind.RESOURCE_EXHAUSTED])
+
+
+async def test_what_a_front_end_refused_is_counted_by_the_owner(pair: Pair) -> None:
+    for kind in ErrorKind:
+        pair.remote.refused(kind)
+    await until(lambda: pair.engine.refusals == list(ErrorKind))
+    assert pair.engine.admission.refused_bytes == 0
 
 
 def _answer_run(pair: Pair, outputs: np.ndarray, rows: list[tuple[int, int]]) -> None:

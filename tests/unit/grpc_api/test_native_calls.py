@@ -21,6 +21,8 @@ from tensorquay.transport.listen import bind
 class Handler:
     """Stands in for `InferHandler`: keeps requests until the test answers them."""
 
+    sampler = None
+
     def __init__(self) -> None:
         self.asked: list[SimpleNamespace] = []
 

@@ -65,8 +65,12 @@ class Engine:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.refusals: list[Any] = []
 
-    def infer(self, _request: Any, _reply: Any) -> Any:
+    def refused(self, kind: Any) -> None:
+        self.refusals.append(kind)
+
+    def infer(self, _request: Any, _reply: Any, _trace: Any = None) -> Any:
         self.asked += 1
         raise Overloaded("no")
 

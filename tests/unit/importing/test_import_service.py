@@ -96,6 +96,7 @@ async def test_an_import_is_made_once_for_the_same_bytes(root, service, command,
     assert await service.bring(order(root, "other"), said.append) == path
     assert command.calls == [(root / "m/1/model.pt2", ("--name=m",))]
     assert left(tmp_path) == [path.parent.name]
+    assert service.counters.by_result == {"imported": 1, "reused": 1, "failed": 0, "stopped": 0}
 
 
 async def test_other_bytes_of_the_same_size_are_another_model(root, service, command):
@@ -119,6 +120,8 @@ async def test_imports_take_turns_and_equal_ones_wait_for_the_first(root, servic
     assert first == third != second
     assert command.most == 1
     assert len(command.calls) == 2
+    assert service.counters.by_result["imported"] == 2
+    assert service.counters.running == 0
 
 
 @pytest.mark.parametrize("fault", ["fails", "leaves nothing", "cancelled", "changes"])
@@ -142,7 +145,9 @@ async def test_nothing_half_made_stays(root, service, command, tmp_path, fault):
     with pytest.raises(expected.get(fault, Unavailable)):
         await task
     assert left(tmp_path) == []
-    assert command.running == 0
+    assert command.running == service.counters.running == 0
+    ended = "stopped" if fault == "cancelled" else "failed"
+    assert service.counters.by_result == dict.fromkeys(service.counters.by_result, 0) | {ended: 1}
 
 
 async def test_a_file_that_goes_while_it_is_read_is_said(root, service):

@@ -6,12 +6,14 @@ The files are what a person writes; the runtime is ONNX Runtime, told that it ha
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import onnxruntime
 import pytest
 
 import graphs
+from tensorquay.backends.api import Placement
 from tensorquay.backends.onnxruntime.backend import OnnxRuntimeBackend
 from tensorquay.backends.onnxruntime.runtime import CPU, CUDA, Machine
 from tensorquay.config.model import InstanceKind, ModelConfig
@@ -144,3 +146,20 @@ def test_a_gpu_that_drops_out_while_loading_is_not_called_a_gpu(place):
 def test_the_cpu_written_beside_a_gpu_provider_is_refused():
     with pytest.raises(InvalidArgument, match="an instance group asks for the CPU, these for a GPU"):
         parse_toml('[execution]\nproviders = ["cuda", "cpu"]\n[instances]\nkind = "cpu"\n')
+
+
+def test_shares_of_nodes_are_of_all_sessions_and_only_where_they_are_known(place: Place) -> None:
+    loaded = place.load(ModelConfig(), Machine((CPU,), 0, ("onnxruntime",)))
+    assert loaded.node_shares == {CPU: 1.0}
+    assert loaded.file_bytes == (place._folder / "1" / "model.onnx").stat().st_size
+
+    def shares(*placements: Placement) -> dict[str, float]:
+        return dict(replace(loaded, placements=placements).node_shares)
+
+    gpu = Placement((CUDA, CPU), 1, 1, {CUDA: 3, CPU: 1})
+    assert shares(gpu) == {CUDA: 0.75, CPU: 0.25}
+    assert shares(gpu, gpu) == {CUDA: 0.75, CPU: 0.25}
+    assert shares(Placement((CUDA, CPU), 1, 1, {CPU: 4})) == {CUDA: 0.0, CPU: 1.0}
+    assert shares(Placement((CPU,), 1, 1)) == {CPU: 1.0}, "with one provider there is nothing to count"
+    assert shares(Placement((CUDA, CPU), 1, 1)) == {}
+    assert shares(Placement((CPU,), 1, 1, {CPU: 7}), gpu) == {CPU: 8 / 11, CUDA: 3 / 11}

@@ -6,7 +6,7 @@ import pytest
 
 from tensorquay.config.model import AllVersions, LatestVersions, SpecificVersions
 from tensorquay.core.ids import VersionId
-from tensorquay.lifecycle.plan import Load, ModelView, Row, Stamp, Unload, plan
+from tensorquay.lifecycle.plan import Load, ModelView, Row, Stamp, Unload, plan, replaces
 from tensorquay.lifecycle.state import State
 from tensorquay.repository.snapshot import FileStamp
 
@@ -105,3 +105,19 @@ def test_loads_beyond_the_bound_wait_in_order_of_name():
     models = {name: ModelView(name, {1: A}) for name in "cab"}
     assert [action.id.name for action in plan(models, [loading(1)], 3)] == ["a", "b"]
     assert plan(models, [loading(1), loading(2)], 2) == ()
+
+
+@pytest.mark.parametrize(
+    ("what", "versions", "policy", "rows", "version", "expected"),
+    [
+        ("the first load", {1: A}, LATEST, [loading(1)], 1, False),
+        ("a newer version", {1: A, 2: A}, LATEST, [ready(1), loading(2)], 2, True),
+        ("the same version, changed", {1: B}, LATEST, [ready(1), loading(1, B, 2)], 1, True),
+        ("one more beside it", {1: A, 2: A}, AllVersions(), [ready(1), loading(2)], 2, False),
+        ("beside one that leaves anyway", {1: A, 2: B}, LATEST, [ready(1), ready(2), loading(2, B, 2)], 2, True),
+        ("a removed one is bridged", {2: A}, LATEST, [ready(1), loading(2)], 2, True),
+    ],
+)
+def test_what_replaces_something_that_serves(what, versions, policy, rows, version, expected):
+    coming = next(row.id for row in rows if row.state is State.LOADING and row.id.version == version)
+    assert replaces(ModelView("m", versions, policy), rows, coming) is expected, what

@@ -181,6 +181,8 @@ async def test_nothing_faster_is_remembered_over_a_restart(world: World, caplog:
         world.restart()
         await world.ready(ALWAYS)
     assert len(world.command.tasks) == 1
+    assert [each.counters.by_result["kept"] for each in world.services] == [1, 0]
+    assert all(each.counters.running == 0 for each in world.services)
     assert "m/1: stays as it is: nothing is faster" in caplog.text
     assert caplog.text.count("not optimised in the background again; the last time: nothing is faster") == 2
 
@@ -284,6 +286,7 @@ async def test_what_is_stopped_is_tried_again_by_the_next_server(world: World, h
         await world.service.close()
     await world.service.idle()
     assert world.command.running == 0
+    assert world.service.counters.by_result["stopped"] == 1
     world.command.gate.set()
     world.restart()
     await world.ready(ALWAYS)

@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+import asyncio
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from tensorquay.core.clock import SystemClock
+from tensorquay.core.errors import ErrorKind, InvariantViolation, Rejection
 from tensorquay.core.ids import VersionKey
-from tensorquay.telemetry.exposition import Page, number
+from tensorquay.telemetry.exposition import Page, histogram_names, number
+from tensorquay.telemetry.families import FAMILIES, Kind
+from tensorquay.telemetry.jobs import JobCounters
 from tensorquay.telemetry.machine import CpuMeter, memory
-from tensorquay.telemetry.prometheus import Metrics, VersionState
-from tensorquay.telemetry.statistics import FailureReason, Histogram, StatisticsTable
+from tensorquay.telemetry.prometheus import Metrics, ReadyVersion, ServerFigures, VersionState
+from tensorquay.telemetry.statistics import ROW_BUCKETS, FailureReason, StatisticsTable
+from tensorquay.telemetry.version_page import Tags
+from tensorquay.testing.manual_clock import ManualClock
 
 TRITON_COUNTERS = [
     "nv_inference_request_success",
@@ -35,14 +43,20 @@ def table() -> StatisticsTable:
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    (tmp_path / "meminfo").write_text("MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable:  400 kB\nHugePages_Total: 0\n")
-    (tmp_path / "stat").write_text("cpu  0 0 0 0 0 0 0 0 0 0\n")
-    return tmp_path
+    proc = tmp_path / "proc"
+    proc.mkdir()
+    (proc / "meminfo").write_text("MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable:  400 kB\nHugePages_Total: 0\n")
+    (proc / "stat").write_text("cpu  0 0 0 0 0 0 0 0 0 0\n")
+    return proc
 
 
-def page(table: StatisticsTable, proc: Path, **options: object) -> str:
-    given: dict[str, object] = {"states": list, "build": {"version": "1.0"}, **options}
-    body, content_type = Metrics(table, proc=proc, **given).render()  # type: ignore[arg-type]
+def metrics(table: StatisticsTable, proc: Path, tags: Tags | None = None, **figures: Any) -> Metrics:
+    given = ServerFigures(**{"states": list, **figures})
+    return Metrics(table, given, build={"version": "1.0", "python": "3.11"}, tags=tags, root=proc.parent)
+
+
+def page(table: StatisticsTable, proc: Path, tags: Tags | None = None, **figures: Any) -> str:
+    body, content_type = asyncio.run(metrics(table, proc, tags, **figures).render())
     assert content_type == "text/plain; version=0.0.4; charset=utf-8"
     return body.decode()
 
@@ -107,7 +121,7 @@ def test_prometheus_own_parser_reads_the_page(table: StatisticsTable, proc: Path
     assert states == {"UNKNOWN": 0, "LOADING": 0, "READY": 1, "UNLOADING": 0, "UNAVAILABLE": 0}
     assert families["tensorquay_admission_rejected"].samples[0].value == 3
     assert families["tensorquay_inflight_bytes"].samples[0].value == 700
-    assert families["tensorquay_build_info"].samples[0].labels == {"version": "1.0"}
+    assert families["tensorquay_build_info"].samples[0].labels == {"version": "1.0", "python": "3.11"}
     assert families["nv_cpu_memory_used_bytes"].samples[0].value == 600 * 1024
 
 
@@ -118,15 +132,16 @@ def test_no_series_is_told_twice(table: StatisticsTable, proc: Path) -> None:
     assert len(series) == len(set(series))
 
 
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 10**11), max_size=50))
 def test_a_histograms_buckets_are_cumulative_and_end_with_the_count(values: list[int]) -> None:
     table = StatisticsTable(SystemClock())
     stats = table.of(VersionKey("m", 1))
     for value in values:
-        stats.queue_time.observe(value)
+        stats.request_succeeded(value, 1, 1, 1, value)
     family = next(
         family
-        for family in text_string_to_metric_families(page(table, Path("/nonexistent")))
+        for family in text_string_to_metric_families(page(table, Path("/nonexistent/proc")))
         if family.name == "tensorquay_queue_seconds"
     )
     buckets = [(float(s.labels["le"]), s.value) for s in family.samples if s.name.endswith("_bucket")]
@@ -138,7 +153,7 @@ def test_a_histograms_buckets_are_cumulative_and_end_with_the_count(values: list
 
 
 def test_a_machine_without_proc_has_no_cpu_metrics(table: StatisticsTable) -> None:
-    text = page(table, Path("/nonexistent"))
+    text = page(table, Path("/nonexistent/proc"))
     assert "nv_cpu" not in text
     assert "tensorquay_build_info" in text
 
@@ -168,9 +183,108 @@ def test_two_servers_in_one_process_share_no_registry(table: StatisticsTable, pr
 
 def test_families_without_samples_leave_no_trace() -> None:
     made = Page()
-    made.family("a", "gauge", "help", [])
-    made.histogram("b", "help", [])
-    assert made.encode() == b"\n"
+    made.family("tensorquay_frontends", [])
+    made.lines("tensorquay_request_seconds", [])
+    assert made.encode() == b""
+
+
+def test_only_what_is_declared_can_be_written_and_only_as_it_is_declared() -> None:
+    made = Page()
+    with pytest.raises(InvariantViolation, match="tensorquay_made_up is not declared"):
+        made.family("tensorquay_made_up", [({}, 1)])
+    with pytest.raises(InvariantViolation, match="not declared"):
+        made.lines("tensorquay_made_up", [])
+    with pytest.raises(InvariantViolation, match=r"expected labels \['model', 'version'\], got \['model'\]"):
+        made.family("tensorquay_model_bytes", [({"model": "m"}, 1)])
+    made.family("tensorquay_model_loads_total", [({"model": "m", "version": "1", "_team": "red"}, 1)])
+    with pytest.raises(InvariantViolation, match="written twice"):
+        made.family("tensorquay_model_loads_total", [])
+    with pytest.raises(InvariantViolation, match="is a gauge"):
+        histogram_names(FAMILIES["tensorquay_frontends"])
+
+
+def test_declarations_keep_prometheus_rules() -> None:
+    for family in FAMILIES.values():
+        ours = family.name.startswith("tensorquay_")
+        assert re.fullmatch(r"[a-z_]+", family.name)
+        assert family.help, family.name
+        assert "\n" not in family.help
+        assert family.name.endswith("_total") is (family.kind is Kind.COUNTER) or not ours, family.name
+        if ours and family.unit in {"seconds", "bytes", "cores"}:
+            assert family.unit in family.name, family.name
+        if family.same_as:
+            assert family.same_as in FAMILIES, family.name
+
+
+def test_every_version_family_is_written_for_a_version_and_keeps_up_with_its_tags(
+    table: StatisticsTable, proc: Path
+) -> None:
+    stats = table.of(VersionKey("100%", 3))
+    tags: dict[str, str] = {}
+    made = metrics(table, proc, lambda _: tags)
+    first = asyncio.run(made.render())[0].decode()
+    assert 'tensorquay_queue_requests{model="100%",version="3"} 0\n' in first
+    tags["team"] = "red"
+    stats.pending = 7
+    second = asyncio.run(made.render())[0].decode()
+    assert 'tensorquay_queue_requests{_team="red",model="100%",version="3"} 7\n' in second
+    assert all('_team="red"' in line for line in second.splitlines() if 'version="3"' in line)
+    assert first.count("\n") == second.count("\n")
+
+
+def test_the_long_tail_of_figures_is_told_where_it_is_known(table: StatisticsTable, proc: Path) -> None:
+    clock = ManualClock(5_000_000_000)
+    timed = StatisticsTable(clock)
+    stats = timed.of(VersionKey("m", 1))
+    stats.request_failed(FailureReason.REJECTED, 1, Rejection.QUEUE_FULL)
+    timed.refused(ErrorKind.NOT_FOUND)
+    timed.swaps["m"].swapped = 2
+    jobs = JobCounters(("imported", "failed"))
+    jobs.ended("failed")
+    ready = ReadyVersion(
+        VersionKey("m", 1),
+        slots=1,
+        inline=False,
+        oldest_ns=3_500_000_000,
+        node_shares={"CUDAExecutionProvider": 0.75, "CPUExecutionProvider": 0.25},
+        file_bytes=1234,
+    )
+    with jobs.one():
+        text = page(timed, proc, ready=lambda: [ready], imports=jobs, utilization=lambda: 1.5, frontends=lambda: (2, 1))
+    for line in (
+        'tensorquay_rejected_total{model="m",reason="queue_full",version="1"} 1',
+        'tensorquay_rejected_total{model="m",reason="unloading",version="1"} 0',
+        'tensorquay_refused_requests_total{reason="not_found"} 1',
+        'tensorquay_refused_requests_total{reason="invalid_argument"} 0',
+        'tensorquay_queue_oldest_seconds{model="m",version="1"} 1.5',
+        'tensorquay_provider_node_share{model="m",provider="CUDAExecutionProvider",version="1"} 0.75',
+        'tensorquay_model_bytes{model="m",version="1"} 1234',
+        'tensorquay_model_swaps_total{model="m",result="swapped"} 2',
+        'tensorquay_model_swaps_total{model="m",result="failed"} 0',
+        'tensorquay_imports_total{result="failed"} 1',
+        "tensorquay_imports_running 1",
+        "tensorquay_utilization 1.5",
+        "tensorquay_frontends 2",
+    ):
+        assert f"\n{line}\n" in text, line
+    assert "tensorquay_optimizations" not in text
+
+
+def test_a_wait_that_began_after_now_is_no_wait(table: StatisticsTable, proc: Path) -> None:
+    early = ReadyVersion(VersionKey("m", 1), slots=1, inline=False, oldest_ns=2**62)
+    assert 'tensorquay_queue_oldest_seconds{model="m",version="1"} 0\n' in page(table, proc, ready=lambda: [early])
+
+
+def test_a_thousand_models_make_a_page_of_bounded_size(table: StatisticsTable, proc: Path) -> None:
+    for place in range(1000):
+        table.of(VersionKey(f"model-{place:04d}", 1)).batch_executed(
+            rows=4, input_ns=10, infer_ns=10**6, output_ns=10, now_wall_ms=1
+        )
+    text = page(table, proc)
+    lines = [line for line in text.splitlines() if 'model="model-0007"' in line]
+    assert len(lines) <= 165
+    assert len(text) < 20_000_000
+    assert text.count("# TYPE") == len(set(re.findall(r"# TYPE (\S+)", text)))
 
 
 @pytest.mark.parametrize(
@@ -181,5 +295,68 @@ def test_numbers_are_short_and_exact(value: float, text: str) -> None:
     assert float(text) == value
 
 
-def test_an_empty_histogram_has_all_its_buckets() -> None:
-    assert Histogram((1, 2)).counts == [0, 0, 0]
+def test_an_empty_histogram_has_all_its_buckets(table: StatisticsTable) -> None:
+    stats = table.of(VersionKey("m", 1))
+    for histogram in (stats.request_time, stats.batch_rows):
+        assert len(histogram.counts) == len(histogram.bounds) + 1
+        assert not any(histogram.counts)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 10**10), st.integers(0, 10**10)), max_size=30))
+def test_what_is_reckoned_is_what_was_recorded(runs: list[tuple[int, int, int]]) -> None:
+    stats = StatisticsTable(SystemClock()).of(VersionKey("m", 1))
+    for rows, short, long in runs:
+        stats.batch_executed(rows=rows, input_ns=short, infer_ns=long, output_ns=1, now_wall_ms=1)
+        stats.request_succeeded(short, short, long, 1, long)
+    count = len(runs)
+    assert stats.execution_count == stats.success_count == count
+    assert stats.inference_count == stats.batch_rows.total == sum(rows for rows, _, _ in runs)
+    assert stats.compute_time.total == sum(short + long + 1 for _, short, long in runs)
+    assert stats.input_time.total == stats.queue_time.total == sum(short for _, short, _ in runs)
+    assert stats.infer_time.total == stats.request_time.total == sum(long for _, _, long in runs)
+    assert stats.output_time.total == count
+    for each in (stats.batch_rows, stats.compute_time, stats.input_time, stats.infer_time, stats.output_time):
+        assert sum(each.counts) == count
+    for place, bound in enumerate(ROW_BUCKETS):
+        assert sum(stats.batch_rows.counts[: place + 1]) == sum(rows <= bound for rows, _, _ in runs)
+
+
+@given(st.text(max_size=20), st.text(alphabet='a"\\\0\n%{}<>,=', max_size=10))
+@settings(max_examples=50)
+def test_whatever_a_name_or_a_tag_holds_the_page_can_be_read(name: str, tag: str) -> None:
+    table = StatisticsTable(SystemClock())
+    table.of(VersionKey(name, 1)).request_failed(FailureReason.OTHER, 1)
+    text = page(table, Path("/nonexistent/proc"), lambda _: {"team": tag})
+    expected = {"model": name, "version": "1", "_team": tag}
+    read = {family.name: family for family in text_string_to_metric_families(text)}
+    (loads,) = read["tensorquay_model_loads"].samples
+    assert loads.labels == expected
+    assert {sample.labels["reason"] for sample in read["tensorquay_rejected"].samples} == {r.value for r in Rejection}
+    buckets = [sample for sample in read["tensorquay_queue_seconds"].samples if sample.name.endswith("_bucket")]
+    assert all({**sample.labels, "le": ""} == {**expected, "le": ""} for sample in buckets)
+
+
+def test_a_page_of_many_models_is_written_in_turns_and_is_whole(table: StatisticsTable, proc: Path) -> None:
+    for version in range(1, 301):
+        table.of(VersionKey("many", version))
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def render() -> str:
+        others = asyncio.ensure_future(count_turns())
+        try:
+            return (await metrics(table, proc).render())[0].decode()
+        finally:
+            others.cancel()
+
+    text = asyncio.run(render())
+    assert turns > 50
+    families = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(families) == len(set(families))
+    assert text.count("\nnv_inference_count{") == 300
+    assert text.count('\ntensorquay_request_seconds_bucket{le="+Inf"') == 300

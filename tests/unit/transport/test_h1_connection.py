@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tensorquay.core.clock import SystemClock
-from tensorquay.transport.h1 import MAX_PIPELINED, H1Connection
+from tensorquay.transport.h1 import H1Connection
 from tensorquay.transport.h1_server import H1Limits, H1Server
+from tensorquay.transport.h1_slot import MAX_PIPELINED
 from tensorquay.transport.http_message import HttpReply
 
 
@@ -74,12 +75,16 @@ class Echo:
     def __init__(self) -> None:
         self.draining = False
         self.held: list[tuple[bytes, Any, Ticket]] = []
+        self.refusals: list[int] = []
 
     def route(self, _method: str, path: str, _headers: Any) -> Any:
         return {"/hot/echo": self, "/hot/hold": Hold(self)}.get(path)
 
     def start(self, body: Any, _arrival_ns: int, answer: Any) -> None:
         answer(HttpReply(200, (bytes(body),)))
+
+    def refused(self, status: int) -> None:
+        self.refusals.append(status)
 
 
 class Hold:
@@ -92,6 +97,9 @@ class Hold:
         ticket = Ticket()
         self.echo.held.append((bytes(body), answer, ticket))
         return ticket
+
+    def refused(self, status: int) -> None:
+        self.echo.refusals.append(status)
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -346,6 +354,7 @@ async def test_bodies_being_received_share_a_budget(make):
     rig.feed(b"POST /hot/echo HTTP/1.1\r\nContent-Length: 900\r\n\r\nx")
     assert (await rig.settle()).startswith(b"HTTP/1.1 429 ")
     assert b"retry-after: 1\r\n" in rig.wire.sent
+    assert rig.handler.refusals == [429]
     rig.connection, rig.wire = first, first_wire
     rig.feed(b"y" * 899)
     assert (await rig.settle()).endswith(b"x" + b"y" * 899)
@@ -462,3 +471,36 @@ async def test_tensor_bytes_of_a_large_body_are_received_aligned(make):
     rig.feed(post("/hot/echo", b"x" * 300_001))
     await rig.settle()
     assert [(address + rig.handler.tensors_at) % 16 for address in seen] == [0]
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"POST /hot/echo HTTP/1.1\r\nHost: h\r\nContent-Length: 3000\r\n\r\n", 400),
+        (chunked("/hot/echo", b"x" * 1500, b"x" * 1500), 400),
+        (b"POST /hot/hold HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    ],
+)
+async def test_a_route_hears_of_requests_that_were_refused_in_its_stead(make, request_bytes, status):
+    rig = make(max_body_bytes=2000)
+    rig.feed(request_bytes)
+    assert (await rig.settle()).startswith(b"HTTP/1.1 %d " % status)
+    assert rig.handler.refusals == [status]
+    assert rig.handler.held == []
+
+
+async def test_what_is_no_request_is_refused_without_a_route(make):
+    rig = make()
+    rig.feed(b"no HTTP at all\r\n\r\n")
+    assert (await rig.settle()).startswith(b"HTTP/1.1 400 ")
+    assert rig.handler.refusals == []
+
+
+async def test_a_body_that_comes_too_slowly_is_refused_once(make):
+    rig = make(slow_s=1)
+    rig.feed(b"POST /hot/echo HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nx")
+    for _ in range(4):
+        rig.server._sweep()
+        rig.server._sweeping.cancel()
+    assert (await rig.settle()).startswith(b"HTTP/1.1 408 ")
+    assert rig.handler.refusals == [408]

@@ -29,7 +29,7 @@ class Handler:
 
 
 def read(*lines: str, reader: HeadReader | None = None):
-    return (reader or HeadReader(Handler())).read("".join(f"{line}\r\n" for line in (*lines, "")).encode("latin-1"))
+    return (reader or HeadReader(Handler())).read("".join(f"{line}\r\n" for line in (*lines, "")).encode("latin-1"))[0]
 
 
 def test_everything_a_request_needs_is_found():

@@ -99,6 +99,17 @@ def test_the_same_frames_between_answers_or_over_time_are_fine(noise: bytes) -> 
     assert not peer.goaways
 
 
+def test_answers_on_a_stream_that_stays_open_are_answers_too() -> None:
+    # gRPC's C++ client widens the window and pings for each message it reads, thousands of them in a second.
+    peer = Peer(H2Limits(chatter=100), routes={"/t.T/Chat": Chat()})
+    stream = peer.open(peer.with_((":path", "/t.T/Chat")))
+    for index in range(100):
+        peer.data(stream, prefixed(b"%d" % index), end=False)
+        peer.send(f.window_update(0, 7) + f.window_update(stream, 7) + f.ping(bytes(8), ack=False))
+    assert not peer.goaways
+    assert peer.answer(stream).messages[-1] == b"99"
+
+
 def test_ping_flood_with_calls_under_way_ends_the_connection() -> None:
     peer = Peer(H2Limits(chatter=100))
     peer.open()

@@ -97,7 +97,7 @@ class OnnxRuntimeBackend:
         secrets = _secrets(path)
         session, notes = self._open(path, request, choice, threads, secrets)
         _refuse_other_signature(inspection.signature, session)
-        placement = self._placement(session, threads, (*choice.notes, *notes))
+        placement = self._placement(session, threads, (*choice.notes, *notes), _file_bytes(path, inspection))
         native = Native(session, run_options(self._runtime, request.execution), self._exchanger(), secrets)
         return OnnxSession(native, inspection.signature, placement)
 
@@ -172,7 +172,7 @@ class OnnxRuntimeBackend:
         session.disable_fallback()
         return session
 
-    def _placement(self, session: Any, threads: Threads, notes: tuple[str, ...]) -> Placement:
+    def _placement(self, session: Any, threads: Threads, notes: tuple[str, ...], file_bytes: int) -> Placement:
         nodes = _count_nodes(session)
         attached = tuple(session.get_providers())
         for name in attached:
@@ -181,7 +181,7 @@ class OnnxRuntimeBackend:
         if len(self._machine.wheels) > 1:
             notes += (f"{' and '.join(self._machine.wheels)} are both installed and overwrite each other: keep one",)
         kind = InstanceKind.GPU if ON_NVIDIA.intersection(attached) else InstanceKind.CPU
-        return Placement(attached, threads.intra_op, threads.inter_op, nodes, notes, kind)
+        return Placement(attached, threads.intra_op, threads.inter_op, nodes, notes, kind, file_bytes)
 
 
 def _count_nodes(session: Any) -> dict[str, int]:
@@ -196,6 +196,15 @@ def _count_nodes(session: Any) -> dict[str, int]:
     except Exception:  # noqa: BLE001 - the runtime's errors share no base class; not knowing is a valid answer here
         return {}
     return dict(counts)
+
+
+def _file_bytes(path: Path, inspection: Inspection) -> int:
+    """The model file and the files its weights are in."""
+    try:
+        size = path.stat().st_size
+    except OSError as exc:
+        raise ModelFailed(f"'{path.name}' went away while it was being loaded: {exc.strerror}") from exc
+    return size + external_data.check(path.parent, inspection.external)
 
 
 def _refuse_other_signature(expected: GraphSignature, session: Any) -> None:

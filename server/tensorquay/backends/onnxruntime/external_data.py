@@ -39,9 +39,10 @@ def references(model: Any) -> tuple[ExternalData, ...]:
     return tuple(_parse(tensor) for tensor in _tensors(model) if tensor.data_location == _EXTERNAL)
 
 
-def check(folder: Path, wanted: Iterable[ExternalData]) -> None:
+def check(folder: Path, wanted: Iterable[ExternalData]) -> int:
     """Refuse references that leave `folder`, do not exist, are no regular files, or ask beyond a file's end.
 
+    Returns: bytes of the files referred to, each counted once.
     Raises: ModelFailed naming the tensor, never a path of this machine.
     """
     base = Path(os.path.realpath(folder))
@@ -56,6 +57,7 @@ def check(folder: Path, wanted: Iterable[ExternalData]) -> None:
                 f"external data of {short(item.tensor)} ends at byte {end} of its file, which has {size} bytes: "
                 "is the file still being copied?"
             )
+    return sum(sizes.values())
 
 
 def text(value: str | bytes) -> str:

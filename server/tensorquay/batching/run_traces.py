@@ -1,0 +1,43 @@
+"""What a batch run adds to the traces of its riders, and the trace of the run itself. Only while spans are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tensorquay.batching.rider import Outcome, Rider
+from tensorquay.core.packed import Ride
+from tensorquay.core.request_trace import MAX_LINKS, BatchTrace, RequestTrace, Run, RunTimes
+
+
+class TakesBatches(Protocol):
+    """Whoever records spans."""
+
+    def ids(self) -> tuple[bytes, bytes]:
+        """A new trace's id and a new span's."""
+
+    def batch(self, trace: BatchTrace) -> None:
+        """A batch has run."""
+
+
+def trace_runs(recorder: TakesBatches, riders: Sequence[Rider], outcomes: Sequence[Outcome]) -> None:
+    """Before they settle: tell the sampled of `riders` what they rode in, and `recorder` about runs that had any."""
+    batches: dict[int, BatchTrace] = {}
+    # Most riders are not sampled, and this is done for every run.
+    for rider, outcome in [pair for pair in zip(riders, outcomes, strict=True) if pair[0].trace is not None]:
+        trace = rider.trace
+        if type(trace) is not RequestTrace or type(outcome) is not Ride or rider.done:
+            continue
+        run = outcome.run
+        batch = batches.get(id(run))
+        if batch is None:
+            # A run is of all riders or, after a failure, of one.
+            company = 1 if run.rows == rider.rows else len(riders)
+            times = RunTimes(rider.enqueued_ns + outcome.queue_ns, run.input_ns, run.infer_ns, run.output_ns)
+            batch = BatchTrace(*recorder.ids(), trace, times, rows=run.rows, riders=company)
+            batches[id(run)] = batch
+        trace.rode(Run(rider.enqueued_ns, batch.times, rider.rows, run.rows, batch.trace_id, batch.span_id))
+        if len(batch.links) < MAX_LINKS:
+            batch.links.append((trace.trace_id, trace.span_id))
+    for batch in batches.values():
+        recorder.batch(batch)
