@@ -173,7 +173,7 @@ class Stage:
             assert refused.status == 503, refused
             until(lambda: self._held(pool, held), "the server is full")
             seen.sees("sum(tensorquay_admission_rejected_total) > 0", "refusals at the door")
-            seen.sees("max(tensorquay_queue_oldest_seconds) > 0", "somebody waiting")
+            seen.sees(_lasting("tensorquay_queue_oldest_seconds"), "somebody waiting")
             seen.sees('tensorquay_rejected_total{reason="queue_full"} > 0', "a full queue")
             leaver.reset()
             seen.sees('nv_inference_request_failure{reason="CANCELED"} > 0', "that somebody left")
@@ -215,14 +215,19 @@ class Stage:
             (folder / "making").rename(folder / "1")
         for name in ("kept", "spoilt-too"):
             self.repo.model(name, {1: graphs.scale(2.0)}, _OPTIMIZED)
-        seen.sees("tensorquay_imports_running > 0", "an import")
-        seen.sees("tensorquay_optimizations_running > 0", "an optimisation")
+        seen.sees(_lasting("tensorquay_imports_running"), "an import")
+        seen.sees(_lasting("tensorquay_optimizations_running"), "an optimisation")
         self.go_on.touch()
         for result in ("imported", "failed"):
             seen.sees(f'tensorquay_imports_total{{result="{result}"}} > 0', f"that an import {result}")
         for result in ("kept", "failed"):
             seen.sees(f'tensorquay_optimizations_total{{result="{result}"}} > 0', f"that an optimisation {result}")
         seen.sees('ALERTS{alertname="TensorquayOptimizationFailed", alertstate="firing"}', "the last of its alerts")
+
+
+def _lasting(gauge: str) -> str:
+    """Above 0 in both jobs, and for so long that a panel's steps cannot all miss it."""
+    return f"count(max by (job) (min_over_time({gauge}[2s])) > 0) == 2"
 
 
 def _looks_like_an_export(path: Path, text: str) -> None:
