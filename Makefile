@@ -85,7 +85,9 @@ IMPORTED := tests/convert tests/integration tests/docs
 
 PYTEST := $(BIN)/pytest --quiet --numprocesses=$(JOBS) --dist=loadfile
 
-test: lint $(FRAMEWORKS)/.ready
+# The two environments are made side by side.
+test:
+	$(MAKE) --no-print-directory -j2 lint $(FRAMEWORKS)/.ready
 	$(PYTEST) $(ARGS)
 	$(REFERENCE) $(PYTEST) tests/conformance $(ARGS)
 	$(FRONTENDS) $(PYTEST) $(HANDED_OVER) $(ARGS)

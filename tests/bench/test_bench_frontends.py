@@ -232,7 +232,7 @@ def test_h2load_without_a_server_is_no_figure(tmp_path):
         h2load("127.0.0.1:1", "/a/b", tmp_path / "body", Shape(5, 1), lambda: 0.0, 5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_quick_run_measures_verifies_and_writes_everything(tmp_path, capsys):
     need("h2load")
     figures, page = tmp_path / "figures.json", tmp_path / "page.md"
@@ -258,7 +258,7 @@ def test_a_quick_run_with_large_tensors_over_http(tmp_path, capsys):
     assert {(r["model"], r["generator"]) for r in rows} == {("gap", "wrk"), (None, "wrk")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_strangers_the_own_generator_takes_their_place(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "")
     figures = tmp_path / "figures.json"

@@ -9,7 +9,7 @@ from tests.bench.__main__ import main
 from tests.bench.report import BEGIN, END
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_quick_run_measures_and_writes_everything(tmp_path, capsys):
     figures, page = tmp_path / "figures.json", tmp_path / "page.md"
     page.write_text(f"{BEGIN}\n{END}\n")

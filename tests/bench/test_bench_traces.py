@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import dataclass
+
 import pytest
 from tests.bench import trace_cost
-from tests.bench.trace_cost import CASES, report
 
 from tensorquay.core.trace_context import parse, split_head
 
 
-def test_each_round_is_compared_with_its_own_plain_one():
-    plain, traced = CASES[0], CASES[1]
-    lines = report({plain: [10.0, 20.0, 30.0], traced: [11.0, 21.0, 33.0]}).splitlines()
-    assert lines[0] == f"{plain.name}: 20.0 us of CPU per request"
-    assert lines[1] == f"{traced.name}: 21.0 us of CPU per request  x 1.100 (1.050 to 1.100)"
+@dataclass
+class Costs:
+    """A bench whose loads cost what they are told to."""
+
+    us_of: dict[str, float]
+
+    def us(self, load: str, _requests: int) -> float:
+        return self.us_of[load]
 
 
-def test_http_and_grpc_are_not_compared_with_each_other():
-    http, grpc = CASES[0], next(case for case in CASES if case.load == "grpc")
-    assert " x " not in report({http: [10.0], grpc: [5.0]})
+def test_a_callers_span_is_compared_with_the_same_servers_plain_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = Costs({trace_cost.HTTP: 20.0, trace_cost.CALLERS: 22.0})
+    monkeypatch.setattr(trace_cost, "_running", lambda _folder: nullcontext(costs))
+    line = trace_cost.callers(3, 1)
+    assert line.endswith("nothing traced: 1.100 (1.100 to 1.100), 20.0 us of CPU per request without")
 
 
 def test_every_request_has_a_caller_of_its_own():

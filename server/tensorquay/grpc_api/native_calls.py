@@ -127,12 +127,7 @@ class TracedModelInfer(ModelInfer):
         )
 
     def _answer(self, call: Call, trace: RequestTrace, outcome: bytes | ServingError) -> None:
-        call.begin_answer(trace.traceparent)
-        if isinstance(outcome, ServingError):
-            call.fail(outcome)
-        else:
-            call.send(outcome)
-            call.finish()
+        call.answer(outcome, trace.traceparent)
         self._infer.end_trace(trace, outcome, call.deadline_ns)
 
 

@@ -43,10 +43,10 @@ class LoggedCall(Call):
         """A message of `count` bytes came."""
         self._request_bytes += count
 
-    def answer(self, outcome: bytes | ServingError) -> None:
+    def answer(self, outcome: bytes | ServingError, traceparent: bytes = b"") -> None:
         if self.closed:
             return
-        super().answer(outcome)
+        super().answer(outcome, traceparent)
         if not self._logged and self.closed:
             # As one piece, without passing `send`.
             self._answer_bytes += 0 if isinstance(outcome, ServingError) else len(outcome)

@@ -98,20 +98,27 @@ class Call:
         """Messages of the answer that wait for the client's window or the socket."""
         return len(self.pending) // 2 if self.pending else 0
 
-    def answer(self, outcome: bytes | ServingError) -> None:
-        """The one answer of a unary call; later ones are ignored."""
+    def answer(self, outcome: bytes | ServingError, traceparent: bytes = b"") -> None:
+        """The one answer of a unary call; later ones are ignored.
+
+        Args: traceparent: names the span it is made in; its headers say so then.
+        """
         if self.closed:
             return
         if isinstance(outcome, ServingError):
+            if traceparent:
+                self._say_traced_head(traceparent)
             self.fail(outcome)
             return
         self.closed = True
         connection = self.connection
         plain = self.head.reply_coding is None and len(outcome) <= connection.max_message_bytes
-        if plain and connection.writer.answer(self, outcome):
+        if plain and connection.writer.answer(self, outcome, traceparent):
             connection.ended(self)
             return
         self.closed = False
+        if traceparent:
+            self._say_traced_head(traceparent)
         self.send(outcome)
         self.finish()
 
@@ -145,13 +152,6 @@ class Call:
             self._end(grpc_wire.error_block(error))
         else:
             self._end(grpc_wire.refusal_block(error))
-
-    def begin_answer(self, traceparent: bytes) -> None:
-        """Send the answer's headers now; they name the span it is made in."""
-        if not (self.closed or self.said_head):
-            self.said_head = True
-            block = grpc_wire.traced_block(self.head.reply_coding, traceparent)
-            self.connection.writer.send_headers(self, block, end_stream=False)
 
     def hold(self) -> None:
         """Take no more messages until `go_on`: the client's window closes."""
@@ -241,6 +241,12 @@ class Call:
             self.backlog = None
         if self.inbox is not None:
             self.inbox.close()
+
+    def _say_traced_head(self, traceparent: bytes) -> None:
+        if not self.said_head:
+            self.said_head = True
+            block = grpc_wire.traced_block(self.head.reply_coding, traceparent)
+            self.connection.writer.send_headers(self, block, end_stream=False)
 
     def _say_head(self) -> None:
         if not self.said_head:

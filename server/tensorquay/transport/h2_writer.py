@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tensorquay.core.clock import Clock
 from tensorquay.transport import h2_frames as f
-from tensorquay.transport.grpc_wire import HEAD_BLOCK, OK_BLOCK
+from tensorquay.transport.grpc_wire import HEAD_BLOCK, OK_BLOCK, traced_block
 from tensorquay.transport.h2_frames import ConnectionFault, ErrorCode
 from tensorquay.transport.hpack import DEFAULT_TABLE_BYTES, NO_TABLE
 
@@ -91,8 +91,11 @@ class Writer:
             self._scheduled = True
             self._loop.call_soon(self.flush)
 
-    def answer(self, call: Call, message: bytes) -> bool:
-        """A whole successful answer, if it may go out now as one piece. Returns: whether it did."""
+    def answer(self, call: Call, message: bytes, traceparent: bytes = b"") -> bool:
+        """A whole successful answer, if it may go out now as one piece. Returns: whether it did.
+
+        Args: traceparent: what its headers say of its span, if anything.
+        """
         size = len(message) + 5
         window = self.window - size
         if window < 0 or size > self._max_frame or size > call.window or self.paused or self._indebted:
@@ -102,7 +105,9 @@ class Writer:
             self._bulky = True
         stream = call.id
         self._out += (
-            _ANSWER.pack(_HEADERS_HEAD, stream, HEAD_BLOCK, size >> 8, size & 0xFF, 0, 0, stream, 0, size - 5),
+            _ANSWER.pack(_HEADERS_HEAD, stream, HEAD_BLOCK, size >> 8, size & 0xFF, 0, 0, stream, 0, size - 5)
+            if not traceparent
+            else _traced_head(stream, size, traceparent),
             message,
             _TRAILERS_HEAD,
             _U32.pack(stream),
@@ -298,3 +303,9 @@ class Writer:
         self._out.append(f.head(size, f.DATA, 0, call.id))
         self._out += parts
         return size
+
+
+def _traced_head(stream: int, size: int, traceparent: bytes) -> bytes:
+    """What stands before a message of `size` bytes with its prefix."""
+    head = f.frame(f.HEADERS, f.END_HEADERS, stream, traced_block(None, traceparent))
+    return head + f.head(size, f.DATA, 0, stream) + b"\0" + _U32.pack(size - 5)
