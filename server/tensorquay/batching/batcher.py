@@ -18,7 +18,7 @@ from tensorquay.batching.oversize import divide
 from tensorquay.batching.policy import BatchLimits, Decision, Dispatch, decide
 from tensorquay.batching.queue import RiderQueue
 from tensorquay.batching.rider import Outcome, Rider
-from tensorquay.batching.run_traces import TakesBatches, trace_runs
+from tensorquay.batching.run_traces import MakesIds, trace_runs
 from tensorquay.batching.workers import Worker
 from tensorquay.config.model import BatchingConfig, Oversize
 from tensorquay.core.clock import Clock
@@ -59,7 +59,7 @@ class Batcher:
         loop: asyncio.AbstractEventLoop,
         inline: bool,
         max_pending: int = 0,
-        spans: TakesBatches | None = None,
+        spans: MakesIds | None = None,
     ) -> None:
         self._signature = signature
         self._batching = batching

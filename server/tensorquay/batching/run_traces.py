@@ -10,21 +10,23 @@ from tensorquay.core.packed import Ride
 from tensorquay.core.request_trace import MAX_LINKS, BatchTrace, RequestTrace, Run, RunTimes
 
 
-class TakesBatches(Protocol):
+class MakesIds(Protocol):
     """Whoever records spans."""
 
     def ids(self) -> tuple[bytes, bytes]:
         """A new trace's id and a new span's."""
 
-    def batch(self, trace: BatchTrace) -> None:
-        """A batch has run."""
 
-
-def trace_runs(recorder: TakesBatches, riders: Sequence[Rider], outcomes: Sequence[Outcome]) -> None:
-    """Before they settle: tell the sampled of `riders` what they rode in, and `recorder` about runs that had any."""
+def trace_runs(recorder: MakesIds, riders: Sequence[Rider], outcomes: Sequence[Outcome]) -> None:
+    """Before they settle: tell the sampled of `riders` what they rode in."""
+    # This is done for every run, and most have no sampled rider.
+    for rider in riders:
+        if rider.trace is not None:
+            break
+    else:
+        return
     batches: dict[int, BatchTrace] = {}
-    # Most riders are not sampled, and this is done for every run.
-    for rider, outcome in [pair for pair in zip(riders, outcomes, strict=True) if pair[0].trace is not None]:
+    for rider, outcome in zip(riders, outcomes, strict=True):
         trace = rider.trace
         if type(trace) is not RequestTrace or type(outcome) is not Ride or rider.done:
             continue
@@ -36,8 +38,7 @@ def trace_runs(recorder: TakesBatches, riders: Sequence[Rider], outcomes: Sequen
             times = RunTimes(rider.enqueued_ns + outcome.queue_ns, run.input_ns, run.infer_ns, run.output_ns)
             batch = BatchTrace(*recorder.ids(), trace, times, rows=run.rows, riders=company)
             batches[id(run)] = batch
+            trace.leads(batch)
         trace.rode(Run(rider.enqueued_ns, batch.times, rider.rows, run.rows, batch.trace_id, batch.span_id))
         if len(batch.links) < MAX_LINKS:
             batch.links.append((trace.trace_id, trace.span_id))
-    for batch in batches.values():
-        recorder.batch(batch)

@@ -7,7 +7,7 @@ hold names, numbers and times, and never anything of a tensor.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tensorquay.core.trace_context import render
@@ -62,11 +62,13 @@ class RequestTrace:
         error: the kind of its failure in lower case, "" for success.
         status: of the HTTP answer; 0 for gRPC.
         call: its number between a front end and the owner, -1 for none.
+        batches: the runs it tells about: of each run, the first of its sampled riders does.
     """
 
     __slots__ = (
         "_ended",
         "arrival_ns",
+        "batches",
         "call",
         "ended_ns",
         "entrance",
@@ -107,6 +109,7 @@ class RequestTrace:
         self.rows = self.queued_ns = self.ended_ns = self.status = 0
         self.call = -1
         self.runs: list[Run] = []
+        self.batches: Sequence[BatchTrace] = ()
 
     @property
     def traceparent(self) -> bytes:
@@ -133,6 +136,11 @@ class RequestTrace:
         """It was in a run, which has ended."""
         if len(self.runs) < MAX_RUNS:
             self.runs.append(run)
+
+    def leads(self, batch: BatchTrace) -> None:
+        """It tells about a run, which has ended."""
+        if len(self.batches) < MAX_RUNS:
+            self.batches = (*self.batches, batch)
 
     def end(self, now_ns: int, *, error: str = "", status: int = 0) -> None:
         """It is answered; later ends do not count."""

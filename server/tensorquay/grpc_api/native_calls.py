@@ -94,33 +94,37 @@ class NotedModelInfer(ModelInfer):
 class TracedModelInfer(ModelInfer):
     """The same while spans are recorded, with an access log or without. The answer's first metadata names the span.
 
-    Args: plain: serves the calls that are not sampled.
+    Args: logged: whether there is an access log.
     """
 
-    def __init__(self, infer: InferHandler, sampler: RequestSampler, plain: ModelInfer) -> None:
+    def __init__(self, infer: InferHandler, sampler: RequestSampler, *, logged: bool) -> None:
         super().__init__(infer)
-        # Most calls are not sampled, and pass here with as little as can be.
-        self._plain = plain.start
         self._roll, self._ratio = sampler.roll, sampler.ratio
         self._sampler = sampler
+        self._plain = NotedModelInfer(infer) if logged else ModelInfer(infer)
+        self._logged = logged
 
     def start(self, call: Call, message: bytes | memoryview) -> None:
-        context = call.head.context
-        if context is None:
+        head = call.head
+        if head.context is None:
             if self._roll() >= self._ratio:
-                self._plain(call, message)
+                if self._logged:
+                    self._plain.start(call, message)
+                else:
+                    # Most calls come by here, so `ModelInfer.start` is not called for this.
+                    call.state = self._start(message, call.answer, metadata=head.metadata, deadline_ns=call.deadline_ns)
                 return
             trace = self._sampler.new(Entrance.GRPC, self._infer.now_ns())
         else:
-            begun = self._infer.begin_trace(Entrance.GRPC, context)
+            begun = self._infer.begin_trace(Entrance.GRPC, head.context)
             if begun is None:
-                self._plain(call, message)
+                self._plain.start(call, message)
                 return
             trace = begun
         call.state = self._start(
             message,
             partial(self._answer, call, trace),
-            metadata=call.head.metadata,
+            metadata=head.metadata,
             deadline_ns=call.deadline_ns,
             note=call.note if isinstance(call, LoggedCall) else None,
             trace=trace,

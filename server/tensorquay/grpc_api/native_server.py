@@ -115,5 +115,5 @@ class NativeGrpcServer:
 def _infer_route(infer: InferHandler, *, logged: bool) -> ModelInfer:
     """The cheapest that does what is asked for: nothing is looked up for what is off."""
     if infer.sampler is not None:
-        return TracedModelInfer(infer, infer.sampler, NotedModelInfer(infer) if logged else ModelInfer(infer))
+        return TracedModelInfer(infer, infer.sampler, logged=logged)
     return NotedModelInfer(infer) if logged else ModelInfer(infer)

@@ -15,7 +15,7 @@ from tensorquay.config.otel import OtelSettings, otel_settings
 from tensorquay.config.server import ServerConfig
 from tensorquay.core.clock import Clock
 from tensorquay.core.errors import ServingError
-from tensorquay.core.request_trace import BatchTrace, RequestTrace
+from tensorquay.core.request_trace import RequestTrace
 from tensorquay.telemetry.otlp_encode import SpanEncoder
 from tensorquay.telemetry.otlp_http import OtlpSender
 from tensorquay.telemetry.span_export import SpanExporter
@@ -73,10 +73,6 @@ class SpanRecorder:
 
     def ended(self, trace: RequestTrace) -> None:
         """A request is answered."""
-        self._exporter.put(trace)
-
-    def batch(self, trace: BatchTrace) -> None:
-        """A batch has run."""
         self._exporter.put(trace)
 
     def ids(self) -> tuple[bytes, bytes]:

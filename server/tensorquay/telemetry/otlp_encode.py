@@ -10,15 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
-from typing import TypeAlias
 from urllib.parse import quote
 
-from tensorquay.core.request_trace import BatchTrace, Entrance, RequestTrace, Run, RunTimes
+from tensorquay.core.request_trace import BatchTrace, Entrance, RequestTrace, RunTimes
 
-Recorded: TypeAlias = RequestTrace | BatchTrace
-
-_FIXED64 = Struct("<Q").pack
-_TIMES = Struct("<BQBQ").pack
 _MOST = 0xFFFF_FFFF_FFFF_FFFF
 
 # Tags of fields, and whole fields that are always the same.
@@ -34,9 +29,17 @@ _LINK, _LINK_FLAGS = b"\x6a\x21", b"\x35\x01\x01\x00\x00"
 _QUEUE = b"\x2a\x05queue" + _INTERNAL + _LOCAL
 _RUN = b"\x2a\x03run" + _INTERNAL + _LOCAL
 _BATCH = b"\x2a\x05batch" + _INTERNAL + _LOCAL
+_QUEUE_SPAN = bytes((_SPAN, 38 + len(_QUEUE) + 18))
 # Events, before and after their time.
-_JOINED = (b"\x5a\x1a\x09", b"\x12\x0finputs_prepared")
-_RAN = (b"\x5a\x16\x09", b"\x12\x0boutputs_got")
+_JOINED, _JOINED_NAME = (0x5A, 0x1A, 0x09), b"\x12\x0finputs_prepared"
+_RAN, _RAN_NAME = (0x5A, 0x16, 0x09), b"\x12\x0boutputs_got"
+
+# Several fields in one step: ids, times, a run's course, a link.
+_own = Struct("<2s16s2s8s").pack
+_child = Struct("<2s16s2sQ2s8s").pack
+_times = Struct("<BQBQ").pack
+_course = Struct("<BQBQ3BQ17s3BQ13s").pack
+_link = Struct("<2s2s16s2s8s5s").pack
 
 _SERVICE = "inference.GRPCInferenceService"
 
@@ -51,6 +54,7 @@ class SpanEncoder:
         resource: attributes of this server.
         version: of the instrumentation, which is ours.
         wall_offset_ns: what the server's monotonic clock lacks to Unix time.
+    Owner: one thread.
     """
 
     def __init__(self, resource: Mapping[str, str], *, version: str, wall_offset_ns: int) -> None:
@@ -58,31 +62,48 @@ class SpanEncoder:
         self._resource = _field(_RESOURCE, attributes)
         self._scope = _field(_SCOPE, _field(0x0A, b"tensorquay") + _field(0x12, version.encode()))
         self._offset_ns = wall_offset_ns
+        self._last: RunTimes | None = None
+        self._last_course = b""
 
-    def spans(self, recorded: Recorded) -> bytes:
-        """Its spans, a part of a request."""
-        if not isinstance(recorded, RequestTrace):
-            return self._batch(recorded)
-        spans: list[bytes] = []
-        self._request(spans, recorded)
+    def spans(self, trace: RequestTrace) -> bytes:
+        """Its spans, and those of the runs it tells about: a part of a request."""
+        spans = [self._request(trace)]
+        trace_id, span_id, runs = trace.trace_id, trace.span_id, trace.runs
+        number = int.from_bytes(span_id, "little")
+        if trace.queued_ns and not runs:
+            number = _next(number)
+            spans.append(self._queue(trace_id, number, span_id, trace.queued_ns, trace.ended_ns))
+        for run in runs:
+            number = _next(number)
+            spans.append(self._queue(trace_id, number, span_id, run.queued_ns, run.times.start_ns))
+            number = _next(number)
+            content = b"".join(
+                (
+                    _child(_TRACE_ID, trace_id, _SPAN_ID, number, _PARENT_ID, span_id),
+                    _RUN,
+                    self._course(run.times),
+                    _counts(run.rows, run.batch_rows),
+                    _link(_LINK, _TRACE_ID, run.batch_trace_id, _SPAN_ID, run.batch_span_id, _LINK_FLAGS),
+                )
+            )
+            spans.append(_field(_SPAN, content))
+        spans += [self._batch(batch) for batch in trace.batches]
         return b"".join(spans)
 
     def request(self, spans: Sequence[bytes]) -> bytes:
         """An ExportTraceServiceRequest of what `spans` made."""
         return _field(_RESOURCE_SPANS, self._resource + _field(_SCOPE_SPANS, self._scope + b"".join(spans)))
 
-    def _request(self, spans: list[bytes], trace: RequestTrace) -> None:
-        """The span of a request, and those of its waiting and its runs, which are its children."""
-        trace_id, span_id, runs = trace.trace_id, trace.span_id, trace.runs
-        if trace.entrance is Entrance.HTTP:
+    def _request(self, trace: RequestTrace) -> bytes:
+        """The span of a request: the others of its trace are its children."""
+        runs = trace.runs
+        entrance = trace.entrance
+        if entrance is Entrance.HTTP:
             said = _http(trace.model, trace.version_asked, trace.status, trace.error)
         else:
-            said = _grpc(trace.entrance, trace.error)
+            said = _grpc(entrance is Entrance.GRPC, trace.error)
         parts = [
-            _TRACE_ID,
-            trace_id,
-            _SPAN_ID,
-            span_id,
+            _own(_TRACE_ID, trace.trace_id, _SPAN_ID, trace.span_id),
             self._times(trace.arrival_ns, trace.ended_ns),
             said,
             _named(trace.model, trace.version),
@@ -96,73 +117,61 @@ class SpanEncoder:
                 parts.append(_field(_STATE, trace.state.encode()))
         else:
             parts.append(_LOCAL)
-        spans.append(_field(_SPAN, b"".join(parts)))
-        number = int.from_bytes(span_id, "big")
-        if trace.queued_ns and not runs:
-            number = _next(number)
-            spans.append(self._queue(trace, number, trace.queued_ns, trace.ended_ns))
-        for run in runs:
-            number = _next(number)
-            spans.append(self._queue(trace, number, run.queued_ns, run.times.start_ns))
-            number = _next(number)
-            spans.append(self._run(trace, number, run))
+        return _field(_SPAN, b"".join(parts))
 
-    def _queue(self, trace: RequestTrace, number: int, start_ns: int, end_ns: int) -> bytes:
-        own = (_TRACE_ID, trace.trace_id, _SPAN_ID, number.to_bytes(8, "big"), _PARENT_ID, trace.span_id)
-        return _field(_SPAN, b"".join((*own, _QUEUE, self._times(start_ns, end_ns))))
-
-    def _run(self, trace: RequestTrace, number: int, run: Run) -> bytes:
-        own = (_TRACE_ID, trace.trace_id, _SPAN_ID, number.to_bytes(8, "big"), _PARENT_ID, trace.span_id)
-        link = (_LINK, _TRACE_ID, run.batch_trace_id, _SPAN_ID, run.batch_span_id, _LINK_FLAGS)
-        return _field(_SPAN, b"".join((*own, _RUN, *self._course(run.times), _counts(run.rows, run.batch_rows), *link)))
+    def _queue(self, trace_id: bytes, number: int, parent_id: bytes, start_ns: int, end_ns: int) -> bytes:
+        """A span of always the same length."""
+        offset_ns = self._offset_ns
+        start_ns += offset_ns
+        end_ns = max(start_ns, end_ns + offset_ns)
+        own = _child(_TRACE_ID, trace_id, _SPAN_ID, number, _PARENT_ID, parent_id)
+        return _QUEUE_SPAN + own + _QUEUE + _times(0x39, start_ns & _MOST, 0x41, end_ns & _MOST)
 
     def _batch(self, batch: BatchTrace) -> bytes:
         parts = [
-            *(_TRACE_ID, batch.trace_id, _SPAN_ID, batch.span_id, _BATCH),
-            *self._course(batch.times),
+            _own(_TRACE_ID, batch.trace_id, _SPAN_ID, batch.span_id),
+            _BATCH,
+            self._course(batch.times),
             _named(batch.model, batch.version),
             _batched(batch.provider, batch.rows, batch.riders),
         ]
         for trace_id, span_id in batch.links:
-            parts += (_LINK, _TRACE_ID, trace_id, _SPAN_ID, span_id, _LINK_FLAGS)
+            parts.append(_link(_LINK, _TRACE_ID, trace_id, _SPAN_ID, span_id, _LINK_FLAGS))
         return _field(_SPAN, b"".join(parts))
 
     def _times(self, start_ns: int, end_ns: int) -> bytes:
         """Of a span: start and end, which is never before it."""
         start_ns += self._offset_ns
-        return _TIMES(0x39, start_ns & _MOST, 0x41, max(start_ns, end_ns + self._offset_ns) & _MOST)
+        return _times(0x39, start_ns & _MOST, 0x41, max(start_ns, end_ns + self._offset_ns) & _MOST)
 
-    def _course(self, times: RunTimes) -> tuple[bytes, ...]:
-        """Start and end of a run, and the moments between: its inputs are joined, its outputs are there to be cut."""
-        start_ns = times.start_ns
-        joined_ns = start_ns + times.input_ns
-        ran_ns = joined_ns + times.infer_ns
-        offset_ns = self._offset_ns
-        return (
-            self._times(start_ns, ran_ns + times.output_ns),
-            _JOINED[0],
-            _FIXED64((joined_ns + offset_ns) & _MOST),
-            _JOINED[1],
-            _RAN[0],
-            _FIXED64((ran_ns + offset_ns) & _MOST),
-            _RAN[1],
-        )
+    def _course(self, times: RunTimes) -> bytes:
+        """Start and end of a run, and the moments between: its inputs are joined, its outputs are there to be cut.
+
+        A run is asked about again and again: by each of its sampled riders, and for its own span.
+        """
+        if times is not self._last:
+            start_ns, input_ns, infer_ns, output_ns = times
+            start_ns += self._offset_ns
+            joined_ns = start_ns + input_ns
+            ran_ns = joined_ns + infer_ns
+            moments = (0x39, start_ns & _MOST, 0x41, (ran_ns + output_ns) & _MOST)
+            events = (*_JOINED, joined_ns & _MOST, _JOINED_NAME, *_RAN, ran_ns & _MOST, _RAN_NAME)
+            self._last, self._last_course = times, _course(*moments, *events)
+        return self._last_course
 
 
-def span_count(recorded: Recorded) -> int:
-    """How many spans `encode` makes of it."""
-    if isinstance(recorded, BatchTrace):
-        return 1
-    return 1 + (2 * len(recorded.runs) or bool(recorded.queued_ns))
+def span_count(trace: RequestTrace) -> int:
+    """How many spans `SpanEncoder` makes of it."""
+    return 1 + (2 * len(trace.runs) or bool(trace.queued_ns)) + len(trace.batches)
 
 
 # What follows is kept: the same few models and outcomes come again and again. Ids of requests do not, and are not kept.
 
 
 @lru_cache(maxsize=256)
-def _grpc(entrance: Entrance, error: str) -> bytes:
+def _grpc(unary: bool, error: str) -> bytes:
     """Name, kind, status and the conventions' attributes of a call's span."""
-    method = f"{_SERVICE}/{'ModelInfer' if entrance is Entrance.GRPC else 'ModelStreamInfer'}"
+    method = f"{_SERVICE}/{'ModelInfer' if unary else 'ModelStreamInfer'}"
     code = error.upper() or "OK"
     failed = error in _SERVERS_FAULT
     pairs = {

@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from tensorquay.telemetry.otlp_encode import Recorded, SpanEncoder, span_count
+from tensorquay.core.request_trace import RequestTrace
+from tensorquay.telemetry.otlp_encode import SpanEncoder, span_count
 from tensorquay.telemetry.otlp_http import NotSent
 
 _log = logging.getLogger("tensorquay.tracing")
@@ -40,12 +41,15 @@ class Sends(Protocol):
 
 
 class SpanExporter:
-    """See the module. `put` is called on the event loop, all else is the thread's.
+    """See the module. `put` and `close` are called on the event loop, all else is the thread's.
+
+    `put` finds nothing of its code in the processor's caches, so there is little of it, and no lock: the loop counts
+    what comes, the thread what goes, and the thread looks at the queue by itself.
 
     Args:
         queue_spans: most spans that wait, those being sent included.
         batch_spans: most in one request (a request's own spans stay together, so a few more).
-        delay_s: longest wait before they are sent.
+        delay_s: longest wait before they are sent, and between two looks at the queue.
     Attributes:
         dropped, sent: spans, so far.
     """
@@ -67,8 +71,8 @@ class SpanExporter:
         self._delay_s = delay_s
         self._clock_s = clock_s
         self._changed = threading.Condition()
-        self._queue: deque[tuple[int, Recorded]] = deque()
-        self._waiting = 0
+        self._queue: deque[tuple[int, RequestTrace]] = deque()
+        self._came = self._went = 0
         self._closing_s: float | None = None
         self._thread: threading.Thread | None = None
         self._failing = False
@@ -76,20 +80,22 @@ class SpanExporter:
         self.dropped = 0
         self.sent = 0
 
-    def put(self, recorded: Recorded) -> None:
-        """Let it be sent, if there is room."""
-        count = span_count(recorded)
-        with self._changed:
-            if self._waiting + count > self._queue_spans or self._closing_s is not None:
+    def put(self, trace: RequestTrace) -> None:
+        """Let its spans be sent, if there is room."""
+        count = span_count(trace)
+        before = self._came - self._went
+        waiting = before + count
+        if waiting > self._queue_spans or self._closing_s is not None:
+            with self._changed:
                 self._drop(count, "they come faster than they can be sent")
-                return
-            self._queue.append((count, recorded))
-            before = self._waiting
-            self._waiting = before + count
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
-                self._thread.start()
-            elif before == 0 or before < self._batch_spans <= self._waiting:
+            return
+        self._queue.append((count, trace))
+        self._came += count
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
+            self._thread.start()
+        elif before < self._batch_spans <= waiting:
+            with self._changed:
                 self._changed.notify()
 
     def close(self) -> None:
@@ -101,8 +107,8 @@ class SpanExporter:
         if thread is not None:
             thread.join(CLOSE_TIMEOUT_S)
         with self._changed:
-            if self._waiting:
-                _log.warning("%d spans were not sent before the end", self._waiting, extra={"event": "spans_lost"})
+            if left := self._came - self._went:
+                _log.warning("%d spans were not sent before the end", left, extra={"event": "spans_lost"})
 
     # -- the thread
 
@@ -113,45 +119,38 @@ class SpanExporter:
             with self._changed:
                 if taken is None:
                     return
-                self._waiting -= count
+                self._went += count
                 if taken:
                     self.sent += count
                 else:
                     self._drop(count, "the collector does not take them")
         self._sender.close()
 
-    def _encoded(self, batch: list[tuple[int, Recorded]]) -> bytes:
+    def _encoded(self, batch: list[tuple[int, RequestTrace]]) -> bytes:
         """A request of their spans.
 
         Not made on the loop: one span in a while finds nothing of its code in the processor's caches, many do. Requests
         get a turn in between, but not after each: to hand over the interpreter's lock costs as much as a few spans.
         """
         made: list[bytes] = []
-        for number, (_, recorded) in enumerate(batch, 1):
-            made.append(self._encoder.spans(recorded))
+        for number, (_, trace) in enumerate(batch, 1):
+            made.append(self._encoder.spans(trace))
             if number % _STEP == 0:
                 select.select((), (), (), 0)
         return self._encoder.request(made)
 
-    def _next(self) -> list[tuple[int, Recorded]] | None:
+    def _next(self) -> list[tuple[int, RequestTrace]] | None:
         """What is sent next, when it is time; None when nothing is and the server ends."""
         with self._changed:
-            while not self._queue:
-                if self._closing_s is not None:
-                    return None
-                self._changed.wait()
-            due_s = self._clock_s() + self._delay_s
-            while self._waiting < self._batch_spans and self._closing_s is None:
-                left_s = due_s - self._clock_s()
-                if left_s <= 0:
+            while self._came - self._went < self._batch_spans and self._closing_s is None:
+                if not self._changed.wait(self._delay_s) and self._queue:
                     break
-                self._changed.wait(left_s)
-            batch: list[tuple[int, Recorded]] = []
-            spans = 0
-            while self._queue and spans < self._batch_spans:
-                batch.append(self._queue.popleft())
-                spans += batch[-1][0]
-            return batch
+        batch: list[tuple[int, RequestTrace]] = []
+        spans = 0
+        while self._queue and spans < self._batch_spans:
+            batch.append(self._queue.popleft())
+            spans += batch[-1][0]
+        return batch or None
 
     def _deliver(self, data: bytes) -> bool | None:
         """Send `data`, again and again while that may help. False: it is refused for good. None: the server ends."""

@@ -26,9 +26,12 @@ HEAD_BLOCK = encode([(b":status", b"200"), _CONTENT_TYPE])
 OK_BLOCK = encode([(b"grpc-status", b"%d" % OK)])
 """Trailers of every success."""
 
-_TRACEPARENT_BYTES = 55
-_TRACEPARENT = encode([(b"traceparent", bytes(_TRACEPARENT_BYTES))])[:-_TRACEPARENT_BYTES]
+TRACEPARENT_BYTES = 55
+_TRACEPARENT = encode([(b"traceparent", bytes(TRACEPARENT_BYTES))])[:-TRACEPARENT_BYTES]
 """The field without its value, which always has that length: looking the name up costs more than the rest."""
+
+TRACED_BLOCK = HEAD_BLOCK + _TRACEPARENT
+"""`HEAD_BLOCK` of an answer that also names its span: the value comes behind it."""
 
 _MAX_TEXT_BYTES = 4096
 """Longest status text: clients bound their headers (8 KiB by default in some), and a cut text beats none."""

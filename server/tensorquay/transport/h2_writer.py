@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tensorquay.core.clock import Clock
 from tensorquay.transport import h2_frames as f
-from tensorquay.transport.grpc_wire import HEAD_BLOCK, OK_BLOCK, traced_block
+from tensorquay.transport.grpc_wire import HEAD_BLOCK, OK_BLOCK, TRACED_BLOCK, TRACEPARENT_BYTES
 from tensorquay.transport.h2_frames import ConnectionFault, ErrorCode
 from tensorquay.transport.hpack import DEFAULT_TABLE_BYTES, NO_TABLE
 
@@ -34,6 +34,8 @@ _PEER_FRAME_BYTES = f.DEFAULT_FRAME_BYTES
 # A whole answer up to its message: HEADERS, the head of DATA, the message's prefix.
 _ANSWER = Struct(f">5sI{len(HEAD_BLOCK)}sHBBBIBI")
 _HEADERS_HEAD = f.head(len(HEAD_BLOCK), f.HEADERS, f.END_HEADERS, 0)[:5]
+_TRACED_ANSWER = Struct(f">5sI{len(TRACED_BLOCK)}s{TRACEPARENT_BYTES}sHBBBIBI")
+_TRACED_HEAD = f.head(len(TRACED_BLOCK) + TRACEPARENT_BYTES, f.HEADERS, f.END_HEADERS, 0)[:5]
 _TRAILERS_HEAD = f.head(len(OK_BLOCK), f.HEADERS, f.END_HEADERS | f.END_STREAM, 0)[:5]
 _U32 = Struct(">I")
 
@@ -107,7 +109,10 @@ class Writer:
         self._out += (
             _ANSWER.pack(_HEADERS_HEAD, stream, HEAD_BLOCK, size >> 8, size & 0xFF, 0, 0, stream, 0, size - 5)
             if not traceparent
-            else _traced_head(stream, size, traceparent),
+            else _TRACED_ANSWER.pack(
+                *(_TRACED_HEAD, stream, TRACED_BLOCK, traceparent),
+                *(size >> 8, size & 0xFF, 0, 0, stream, 0, size - 5),
+            ),
             message,
             _TRAILERS_HEAD,
             _U32.pack(stream),
@@ -303,9 +308,3 @@ class Writer:
         self._out.append(f.head(size, f.DATA, 0, call.id))
         self._out += parts
         return size
-
-
-def _traced_head(stream: int, size: int, traceparent: bytes) -> bytes:
-    """What stands before a message of `size` bytes with its prefix."""
-    head = f.frame(f.HEADERS, f.END_HEADERS, stream, traced_block(None, traceparent))
-    return head + f.head(size, f.DATA, 0, stream) + b"\0" + _U32.pack(size - 5)

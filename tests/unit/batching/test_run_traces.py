@@ -36,13 +36,11 @@ class Doubler:
 
 class Recorder:
     def __init__(self) -> None:
-        self.batches: list[BatchTrace] = []
+        self.made = 0
 
     def ids(self) -> tuple[bytes, bytes]:
-        return bytes([100 + len(self.batches)]) * 16, bytes([100 + len(self.batches)]) * 8
-
-    def batch(self, trace: BatchTrace) -> None:
-        self.batches.append(trace)
+        self.made += 1
+        return bytes([99 + self.made]) * 16, bytes([99 + self.made]) * 8
 
 
 def rider(value: float, rows: int = 1, *, sampled: int = 0) -> Rider:
@@ -59,7 +57,10 @@ def ran(riders: list[Rider]) -> tuple[list[BatchTrace], list[RequestTrace]]:
     clock, recorder = ManualClock(1000), Recorder()
     result = execute(Doubler(clock), SIGNATURE, riders, clock)  # type: ignore[arg-type]
     trace_runs(recorder, riders, result.outcomes)
-    return recorder.batches, [each.trace for each in riders if isinstance(each.trace, RequestTrace)]
+    traces = [each.trace for each in riders if isinstance(each.trace, RequestTrace)]
+    batches = [batch for trace in traces for batch in trace.batches]
+    assert len(batches) == recorder.made
+    return batches, traces
 
 
 def test_a_batch_and_its_sampled_riders_know_each_other():

@@ -12,7 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.support.collector import plain
 
 from tensorquay.core.request_trace import BatchTrace, Entrance, RequestTrace, Run, RunTimes
-from tensorquay.telemetry.otlp_encode import Recorded, SpanEncoder, span_count
+from tensorquay.telemetry.otlp_encode import SpanEncoder, span_count
 
 WALL = 1_700_000_000 * 10**9
 RESOURCE = {"service.name": "digits", "long": "x" * 200, "accents": "\u00e9\u00fc"}
@@ -40,7 +40,7 @@ def batch(rider: RequestTrace, links: int = 1) -> BatchTrace:
     return made
 
 
-def decoded(*recorded: Recorded) -> list[Span]:
+def decoded(*recorded: RequestTrace) -> list[Span]:
     message = ExportTraceServiceRequest.FromString(ENCODER.request([ENCODER.spans(each) for each in recorded]))
     (resource,) = message.resource_spans
     assert plain(resource.resource.attributes) == RESOURCE
@@ -88,7 +88,10 @@ def test_a_prediction_is_a_server_span_with_queue_and_run_below_it():
 
 
 def test_a_batch_is_a_trace_of_its_own_and_linked_to_its_riders():
-    (span,) = decoded(batch(request(version="2"), links=3))
+    trace = request(version="2")
+    trace.leads(batch(trace, links=3))
+    own, span = decoded(trace)
+    assert own.trace_id == ids(1)[0]
     assert (span.name, span.trace_id, span.span_id, span.parent_span_id) == ("batch", *ids(9), b"")
     assert (span.start_time_unix_nano, span.end_time_unix_nano) == (WALL + 300, WALL + 365)
     assert [(link.trace_id, link.span_id) for link in span.links] == [ids(1), ids(2), ids(3)]
