@@ -22,6 +22,7 @@ class Doors:
     http: str | None
     grpc: str | None
     metrics: str | None
+    console: str | None = None
     frontends: int = 0
     """Processes that listen there; 0: this one does."""
 
@@ -35,7 +36,12 @@ def banner(catalogue: Catalogue, doors: Doors, *, threads_because: str, failed: 
     for name in sorted(catalogue):
         lines.extend(f"  {line}" for line in _model(catalogue[name].versions.values()))
     lines.extend(f"  not served: {sentence}" for sentence in failed)
-    for what, where in (("HTTP", doors.http), ("gRPC", doors.grpc), ("metrics", doors.metrics)):
+    for what, where in (
+        ("HTTP", doors.http),
+        ("gRPC", doors.grpc),
+        ("metrics", doors.metrics),
+        ("console", doors.console),
+    ):
         if where is not None:
             lines.append(f"{what:<8} {where}")
     if doors.frontends:

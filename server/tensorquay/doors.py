@@ -107,8 +107,9 @@ class OpenDoors:
         """Where they are, for people."""
         config, bound = self._config, self._bound
         grpc_port = self._grpc.port if self._grpc is not None else port_of(bound["grpc"]) if "grpc" in bound else None
+        http = _url(config.http_host, port_of(bound["http"]), tls=config.http_tls) if "http" in bound else None
         return Doors(
-            http=_url(config.http_host, port_of(bound["http"]), tls=config.http_tls) if "http" in bound else None,
+            http=http,
             grpc=None
             if grpc_port is None
             else f"{'grpcs://' if config.grpc_tls else ''}{_shown(config.grpc_host)}:{grpc_port}",
@@ -118,6 +119,7 @@ class OpenDoors:
             + "/metrics"
             if "metrics" in bound
             else None,
+            console=f"{http}/" if http is not None and self.has_console else None,
             frontends=config.frontends,
         )
 

@@ -1,25 +1,18 @@
 """A server that records its metrics by turns: now as built, now not at all. For `metrics_cost.py` only.
 
-    python -m tests.bench.metrics_server serve …      (with BENCH_SLICES naming the file to write)
+    python -m tests.bench.metrics_server serve …      (see `turns.py`)
 
-The turns are taken on the event loop, between two requests, and each is written down: whether metrics were recorded,
-how many requests were answered, how much CPU time the process took. While nothing is recorded, one addition is left:
-somebody must count the requests. So what is compared is everything else that `VersionStatistics` does per request and
-per run.
+While nothing is recorded, one addition is left: somebody must count the requests. So what is compared is everything
+else that `VersionStatistics` does per request and per run.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
-from tensorquay.cli import main
-from tensorquay.figures import Figures
+from tests.bench.turns import Turns, serve
+
 from tensorquay.telemetry.statistics import VersionStatistics
 
 SLICE_S = 0.1
@@ -40,55 +33,13 @@ def _nothing(*_: Any, **__: Any) -> None:
 _NULL = {"request_succeeded": _only_count, "batch_executed": _nothing, "request_failed": _nothing}
 
 
-class Turns:
-    """Switches between the two and keeps the figures of each turn."""
+class MetricsTurns(Turns):
+    """Records, or not."""
 
-    def __init__(self, figures: Figures, path: Path) -> None:
-        self._table = figures._statistics
-        self._path = path
-        self._recording = True
-        self._slices: list[tuple[bool, int, int]] = []
-        self._begun = self._now()
-
-    def start(self) -> None:
-        """Take turns until the end."""
-        asyncio.get_running_loop().call_later(SLICE_S, self._turn)
-
-    def _now(self) -> tuple[int, int]:
-        answered = sum(stats.success_count for stats in self._table.unordered())
-        return answered, time.process_time_ns()
-
-    def _turn(self) -> None:
-        now = self._now()
-        self._slices.append((self._recording, now[0] - self._begun[0], now[1] - self._begun[1]))
-        self._recording = not self._recording
-        for name, what in (_RECORDING if self._recording else _NULL).items():
+    def switch(self, *, on: bool) -> None:
+        for name, what in (_RECORDING if on else _NULL).items():
             setattr(VersionStatistics, name, what)
-        self._begun = self._now()
-        self.start()
-
-    def write(self) -> None:
-        """The turns so far: recorded or not, requests answered, CPU nanoseconds."""
-        self._path.write_text(json.dumps(self._slices))
-
-
-def _install(path: Path) -> None:
-    start, stop = Figures.start, Figures.stop
-    turns: list[Turns] = []
-
-    def starting(figures: Figures) -> None:
-        start(figures)
-        turns.append(Turns(figures, path))
-        turns[0].start()
-
-    def stopping(figures: Figures) -> None:
-        stop(figures)
-        turns[0].write()
-
-    Figures.start = starting  # type: ignore[method-assign]
-    Figures.stop = stopping  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
-    _install(Path(os.environ["BENCH_SLICES"]))
-    sys.exit(main())
+    sys.exit(serve(lambda figures: MetricsTurns(figures, SLICE_S)))

@@ -1,24 +1,21 @@
 """A server that traces by turns: now as told, now not at all. For `trace_cost.py` only.
 
-    python -m tests.bench.trace_server serve …      (with BENCH_SLICES naming the file to write)
+    python -m tests.bench.trace_server serve …      (see `turns.py`)
 
-As `metrics_server.py`. Spans are sent some time after their requests: so turns are long, nothing waits when a
-turn begins to count, and what is left when it ends is sent before the next one counts, but at its cost. While nothing
-is traced one Python call is left per HTTP request, and nothing per gRPC call.
+Spans are sent some time after their requests: so turns are long, nothing waits when a turn begins to count, and what is
+left when it ends is sent before the next one counts, but at its cost. While nothing is traced one Python call is left
+per HTTP request, and nothing per gRPC call.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 import sys
 import time
-from pathlib import Path
 from typing import Any, ClassVar
 
+from tests.bench.turns import Turns, serve
+
 from tensorquay.batching import batcher
-from tensorquay.cli import main
 from tensorquay.figures import Figures
 from tensorquay.grpc_api.native_calls import ModelInfer, TracedModelInfer
 from tensorquay.telemetry import otel
@@ -41,7 +38,7 @@ def _no_traces(*_: object) -> None:
 
 
 class _Exporter(SpanExporter):
-    """One that can be told to send all it has now. There is one in a server."""
+    """One that can be told to send at once what it has. There is one in a server."""
 
     all: ClassVar[list[_Exporter]] = []
 
@@ -63,64 +60,29 @@ class _Exporter(SpanExporter):
         return time.clock_gettime_ns(time.pthread_getcpuclockid(self._thread.ident))
 
 
-class Turns:
-    """Switches between the two and keeps the figures of each turn."""
+class TraceTurns(Turns):
+    """Traces, or not."""
 
-    def __init__(self, figures: Figures, path: Path) -> None:
-        self._table = figures._statistics
-        self._path = path
-        self._tracing = True
-        self._slices: list[tuple[bool, int, int]] = []
-        self._begun = (0, 0)
+    def __init__(self, figures: Figures) -> None:
+        (self._exporter,) = _Exporter.all
         self._sent_ns = 0
-        asyncio.get_running_loop().call_later(SETTLING_S, self._begin)
+        super().__init__(figures, SLICE_S, SETTLING_S)
 
-    def _now(self) -> tuple[int, int]:
-        answered = sum(stats.success_count for stats in self._table.unordered())
-        return answered, time.process_time_ns()
-
-    def _begin(self) -> None:
-        exporter = _Exporter.all[0]
-        if self._slices and self._slices[-1][0]:
-            on, answered, cpu_ns = self._slices[-1]
-            self._slices[-1] = (on, answered, cpu_ns + exporter.cpu_ns() - self._sent_ns)
-        exporter.sends_at_once(not self._tracing)
-        self._begun = self._now()
-        asyncio.get_running_loop().call_later(SLICE_S, self._turn)
-
-    def _turn(self) -> None:
-        now = self._now()
-        self._sent_ns = _Exporter.all[0].cpu_ns()
-        self._slices.append((self._tracing, now[0] - self._begun[0], now[1] - self._begun[1]))
-        self._tracing = not self._tracing
-        for where, start in (_ON if self._tracing else _OFF).items():
+    def switch(self, *, on: bool) -> None:
+        for where, start in (_ON if on else _OFF).items():
             where.start = start  # type: ignore[attr-defined]
-        _Exporter.all[0].sends_at_once(True)
-        batcher.trace_runs = _TRACE_RUNS if self._tracing else _no_traces
-        asyncio.get_running_loop().call_later(SETTLING_S, self._begin)
+        batcher.trace_runs = _TRACE_RUNS if on else _no_traces
+        self._sent_ns = self._exporter.cpu_ns()
+        self._exporter.sends_at_once(True)
 
-    def write(self) -> None:
-        """The turns so far: traced or not, requests answered, CPU nanoseconds."""
-        self._path.write_text(json.dumps(self._slices))
+    def late_ns(self) -> int:
+        # What is sent while a traced turn settles is its own.
+        return 0 if self._on else self._exporter.cpu_ns() - self._sent_ns
 
-
-def _install(path: Path) -> None:
-    start, stop = Figures.start, Figures.stop
-    turns: list[Turns] = []
-
-    def starting(figures: Figures) -> None:
-        start(figures)
-        turns.append(Turns(figures, path))
-
-    def stopping(figures: Figures) -> None:
-        stop(figures)
-        turns[0].write()
-
-    otel.SpanExporter = _Exporter  # type: ignore[misc]
-    Figures.start = starting  # type: ignore[method-assign]
-    Figures.stop = stopping  # type: ignore[method-assign]
+    def counts(self, *, on: bool) -> None:
+        self._exporter.sends_at_once(not on)
 
 
 if __name__ == "__main__":
-    _install(Path(os.environ["BENCH_SLICES"]))
-    sys.exit(main())
+    otel.SpanExporter = _Exporter  # type: ignore[misc]
+    sys.exit(serve(TraceTurns))

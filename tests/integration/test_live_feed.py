@@ -209,6 +209,7 @@ def test_closed_apis_close_the_figures_and_no_console_answers_as_ever(served: Se
         for path in ("/", "/console/index.html", "/favicon.ico"):
             missing = client.get(path)
             assert (missing.status_code, missing.json()) == (404, {"error": "Not Found"})
+    assert "console " not in served.server.told()
 
 
 @pytest.mark.parametrize("served", ["tls", "closed"], indirect=True)

@@ -139,6 +139,7 @@ def test_the_banner_says_it(ports: Ports) -> None:
     assert f"HTTP     https://{ports.server.http}" in told
     assert f"gRPC     grpcs://{ports.server.grpc}" in told
     assert f"metrics  https://{ports.server.metrics}/metrics" in told
+    assert f"console  https://{ports.server.http}/" in told
     assert "TLS certificate is used, valid until" in told
 
 
