@@ -286,7 +286,7 @@ class OpenDoors:
             access_log=config.access_log,
             spans=None if self._spans is None else self._spans.ended,
         )
-        return FrontEnds(count, template, owned, door, clock=self._clock)
+        return FrontEnds(count, template, owned, door, silence_s=config.frontend_timeout_secs, clock=self._clock)
 
 
 def _pairs(restricted: Mapping[str, RestrictedKey]) -> dict[str, tuple[str, str]]:

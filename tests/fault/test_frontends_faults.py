@@ -64,6 +64,21 @@ def test_a_killed_front_end_takes_only_its_own_connections_and_is_replaced(repo:
     assert server.stop() == 0, server.told()
 
 
+def test_a_front_end_that_hangs_is_replaced(repo: Repo, serve: Serve) -> None:
+    server = serve([repo.root], FRONTENDS, PATIENT, "--frontend-timeout-secs=2")
+    well, victim = children(server)
+    victim.suspend()
+    until(lambda: ask.metric(server, "tensorquay_frontend_restarts_total") == 1, "it was replaced")
+    until(lambda: alive(server) == 2, "both are there again")
+    assert well.pid in {process.pid for process in children(server)}
+    assert victim.pid not in {process.pid for process in children(server)}
+    with Load(server, "scale", http=4) as load:
+        load.more(20)
+    load.check({2.0})
+    assert server.told().count("did not answer for 2 s and was killed") == 1
+    assert server.stop() == 0, server.told()
+
+
 def test_what_a_dead_front_end_had_under_way_is_cancelled_and_its_memory_given_back(repo: Repo, serve: Serve) -> None:
     repo.model("waits", {1: graphs.scale(2.0, ("batch", 200_000))},
                "max_batch_size = 32\n[batching]\nmax_queue_delay_us = 3_600_000_000\n")  # fmt: skip

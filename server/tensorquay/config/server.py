@@ -310,6 +310,13 @@ class ServerConfig(BaseModel):
     frontends: Annotated[int, Flag(_SERVER)] = Field(
         default=0, ge=0, le=64, description="Processes that serve HTTP and gRPC for the one that runs the models."
     )
+    frontend_timeout_secs: Annotated[float, Flag(_SERVER)] = Field(
+        default=30.0,
+        ge=0.0,
+        le=3600.0,
+        allow_inf_nan=False,
+        description="One of them that does not answer for so long is killed and replaced; 0: never.",
+    )
     allow_client_shm: Annotated[bool, Flag(_SERVER)] = Field(
         default=False,
         description="Let clients register system shared memory (they must be on this machine and trusted).",

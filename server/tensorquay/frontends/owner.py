@@ -53,6 +53,9 @@ _log = logging.getLogger("tensorquay.frontends")
 
 _MAX_ROUTES = 1024
 
+_BEATS = 10
+"""How often within its limit a front end is looked after."""
+
 
 class Owned:
     """What all front ends share of this process.
@@ -96,6 +99,7 @@ class OwnerEnd:
         self._ready = ready
         self._link: Link
         self._closed = False
+        self._answered = False
         self._shapes: dict[int, RequestShape] = {}
         self._numbers = AnswerNumbers()
         self._run_numbers = RunNumbers()
@@ -119,6 +123,7 @@ class OwnerEnd:
             Kind.REFUSED: self._on_refused,
             Kind.READY: self._on_ready,
             Kind.SPAN: self._on_span,
+            Kind.PONG: self._on_pong,
         }
 
     @property
@@ -133,6 +138,19 @@ class OwnerEnd:
     def stop(self, grace_s: float) -> None:
         """Accept nothing more, and end within `grace_s`."""
         self._link.send(record(Kind.STOP, extra=min(max(round(grace_s * 1000), 0), 2**32 - 1)))
+
+    async def silent(self, limit_s: float) -> None:
+        """Wait until it has not answered for about `limit_s`.
+
+        In beats of this process's own loop: if this one stood still, the answer is read before the next beat.
+        """
+        silent = 0
+        while silent < _BEATS:
+            if not silent:
+                self._answered = False
+                self._link.send(record(Kind.PING))
+            await asyncio.sleep(limit_s / _BEATS)
+            silent = 0 if self._answered else silent + 1
 
     def lost(self) -> None:
         """The front end is gone, and with it everybody who waited for an answer through it."""
@@ -373,6 +391,9 @@ class OwnerEnd:
 
     def _on_ready(self, _data: bytes, _at: int) -> None:
         self._ready()
+
+    def _on_pong(self, _data: bytes, _at: int) -> None:
+        self._answered = True
 
 
 class _TaskTicket:

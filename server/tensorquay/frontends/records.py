@@ -90,6 +90,10 @@ class Kind(enum.IntEnum):
     """O: where the time of requests went whose answers come next; only while there is an access log."""
     SPAN = 18
     """F: how a traced request ended."""
+    PING = 19
+    """O: asks for a PONG."""
+    PONG = 20
+    """F: its event loop turns."""
 
 
 class BrokenLink(Exception):

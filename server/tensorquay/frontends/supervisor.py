@@ -1,7 +1,8 @@
 """Starts the front-end processes, watches them, replaces those that end, and stops them in order.
 
 A front end that ends by itself takes its own connections with it and nothing else: what it had under way is cancelled,
-its memory given back, and another process starts in its place, after a pause that doubles while they keep ending.
+its memory given back, and another process starts in its place, after a pause that doubles while they keep ending. One
+that hangs is ended, because the kernel goes on to give it new connections.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from tensorquay.core.clock import Clock
 from tensorquay.core.errors import ServingError
@@ -65,10 +67,14 @@ class FrontEnds:
         count: how many processes.
         template: what they are told; descriptors and log levels are filled in for each.
         app: serves HTTP requests that are not hot.
+        silence_s: how long one may not answer before it is taken to hang; 0: for ever.
     """
 
-    def __init__(self, count: int, template: FrontEndSettings, owned: Owned, app: AsgiApp, *, clock: Clock) -> None:
+    def __init__(
+        self, count: int, template: FrontEndSettings, owned: Owned, app: AsgiApp, *, silence_s: float, clock: Clock
+    ) -> None:
         self._count = count
+        self._silence_s = silence_s
         self._template = template
         self._owned = owned
         self._app = app
@@ -180,6 +186,10 @@ class FrontEnds:
                     front.end.drain()
                 if self._stopping.is_set():
                     front.end.stop(0)
+                if self._silence_s and await self._hangs(front, ending):
+                    front.process.kill()
+                    await ending
+                    return f"did not answer for {self._silence_s:g} s and was killed"
             return in_words(await asyncio.shield(ending))
         except asyncio.CancelledError:
             # Only `stop` cancels, when time is up. No process may be left behind.
@@ -188,6 +198,15 @@ class FrontEnds:
             raise
         finally:
             self._live.pop(number, None)
+
+    async def _hangs(self, front: _FrontEnd, ending: asyncio.Future[Any]) -> bool:
+        """Wait until `front` has ended, or answers no more. Returns: whether it still runs."""
+        silent: asyncio.Future[None] = asyncio.ensure_future(front.end.silent(self._silence_s))
+        try:
+            await asyncio.wait([ending, silent], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            silent.cancel()
+        return not ending.done()
 
     async def _spawn(self, ready: Callable[[], None]) -> _FrontEnd:
         """Start a process and the link to it.

@@ -95,7 +95,7 @@ class _FrontEnd:
 
     async def _open_link(self) -> None:
         settings = self._settings
-        handlers = {**self._engine.handlers(), Kind.STOP: self._on_stop}
+        handlers = {**self._engine.handlers(), Kind.STOP: self._on_stop, Kind.PING: self._on_ping}
         make = partial(
             Link,
             handlers,
@@ -189,6 +189,9 @@ class _FrontEnd:
     def _on_stop(self, data: bytes, at: int) -> None:
         if not self._stop.done():
             self._stop.set_result(HEAD.unpack_from(data, at)[5] / 1000)
+
+    def _on_ping(self, _data: bytes, _at: int) -> None:
+        self._link.send(record(Kind.PONG))
 
     def _on_lost(self) -> None:
         if not self._ending:
