@@ -5,6 +5,7 @@ Time is a `ManualClock`, the loop a list of callbacks, so that nothing here wait
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 import hpack
 import hyperframe.frame as hf
 
-from tensorquay.core.errors import ServingError
+from tensorquay.core.errors import Overloaded, ServingError
 from tensorquay.grpc_api.native_calls import Streaming, Unary
 from tensorquay.testing.manual_clock import ManualClock
 from tensorquay.transport import h2_frames as f
+from tensorquay.transport.coding import outcome_of
 from tensorquay.transport.grpc_call import Call
 from tensorquay.transport.grpc_head import CallHead, Refusal
 from tensorquay.transport.h2_connection import Connection
@@ -168,6 +170,35 @@ class Chat(Streaming):
         self.gone_calls += 1
 
 
+class Coding:
+    """Coding work beside the loop: done in the loop's next turn or, while it `waits`, when the test lets it.
+
+    Args: full: whether it takes no more.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self._jobs: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
+        self.waits = self.full = False
+
+    def run(self, work: Callable[[], Any], done: Callable[[Any], None], *, size: int) -> None:
+        if self.full:
+            raise Overloaded(f"{size} bytes are too many")
+        self._jobs.append((work, done))
+        if not self.waits:
+            self._loop.call_soon(self.go)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that are not done."""
+        return len(self._jobs)
+
+    def go(self) -> None:
+        """Do the next one."""
+        work, done = self._jobs.popleft()
+        done(outcome_of(work))
+
+
 @dataclass
 class Answer:
     """What a stream got."""
@@ -230,6 +261,7 @@ class Peer:
         self.server._sweep_later = lambda: None
         self.server._wake_at = lambda deadline_ns: setattr(self.server, "_wake_ns", deadline_ns)
         self.connection = Connection(self.server, self.loop)
+        self.coding = self.connection.coding = Coding(self.loop)
         self._encoder = hpack.Encoder()
         self._decoder = hpack.Decoder()
         self._read = 0

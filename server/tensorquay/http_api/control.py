@@ -6,6 +6,7 @@ codecs' (`protocol/v2_json.py`), statuses come from `protocol/status.py`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 from fastapi import APIRouter, FastAPI, Request
@@ -24,6 +25,7 @@ from tensorquay.live.feed import LiveFeed
 from tensorquay.protocol import compression, json_bodies
 from tensorquay.protocol.json_text import parse_json_object
 from tensorquay.protocol.shared_memory import shared_memory_off
+from tensorquay.transport.coding import DECOMPRESS_BESIDE_BYTES
 from tensorquay.transport.http_message import error_reply
 
 _OK = Response(status_code=200)
@@ -88,7 +90,11 @@ def _json(body: bytes) -> Response:
 async def _body(request: Request, limit: int) -> bytes:
     raw = await request.body()
     coding = compression.content_encoding(request.headers.get("content-encoding"))
-    return raw if coding is None else compression.decompress(raw, coding, limit)
+    if coding is None:
+        return raw
+    if len(raw) < DECOMPRESS_BESIDE_BYTES:
+        return bytes(compression.decompress(raw, coding, limit))
+    return bytes(await asyncio.to_thread(compression.decompress, raw, coding, limit))
 
 
 def _version(text: str) -> str:

@@ -18,13 +18,18 @@ from tensorquay.core.predicting import Predictor
 from tensorquay.core.request_trace import RequestTrace
 from tensorquay.core.trace_context import TRACEPARENT, TRACESTATE
 from tensorquay.http_api.answers import AnswerShapes
-from tensorquay.http_api.coding import CodingThread, outcome_of
 from tensorquay.http_api.routes import ModelRoute
 from tensorquay.protocol import compression, v2_binary, v2_json
 from tensorquay.protocol.options import WireOptions
 from tensorquay.protocol.repeats import JsonRequests
 from tensorquay.protocol.status import kind_of_refusal
 from tensorquay.telemetry.unexpected import unexpected
+from tensorquay.transport.coding import (
+    COMPRESS_BESIDE_BYTES,
+    DECOMPRESS_BESIDE_BYTES,
+    CodingThread,
+    outcome_of,
+)
 from tensorquay.transport.http_message import JSON, OCTETS, Answer, Cancellable, HttpReply, error_reply
 
 _log = logging.getLogger("tensorquay.http")
@@ -33,9 +38,6 @@ _HEADER_LENGTH = b"inference-header-content-length"
 _MAX_DIGITS = 19
 _COMPRESS_FROM_BYTES = 256
 """Smaller answers grow by compression."""
-_COMPRESS_BESIDE_BYTES = 64 * 1024
-_DECOMPRESS_BESIDE_BYTES = 4096
-"""From here on the event loop does not wait for it. What is received can be a thousandth of what comes out."""
 
 
 class InferHandler:
@@ -115,7 +117,7 @@ class InferRoute:
         if coding is None:
             return self.begin(body, arrival_ns, answer, trace)
         unpack = partial(compression.decompress, body, coding, self._handler.max_body_bytes)
-        if len(body) < _DECOMPRESS_BESIDE_BYTES:
+        if len(body) < DECOMPRESS_BESIDE_BYTES:
             return self.begin(outcome_of(unpack), arrival_ns, answer, trace)
         unpacking = _Unpacking(self, arrival_ns, answer, trace)
         try:
@@ -217,7 +219,7 @@ class InferRoute:
             answer(HttpReply(reply.status, [outcome], reply.content_type, headers))
 
         work = partial(compression.compress, reply.parts, coding)
-        if reply.length < _COMPRESS_BESIDE_BYTES:
+        if reply.length < COMPRESS_BESIDE_BYTES:
             compressed(work())
         else:
             self._handler.coding.run(work, compressed, size=reply.length)
@@ -261,7 +263,7 @@ class _Unpacking:
         if self._ticket is not None:
             self._ticket.cancel()
 
-    def done(self, body: bytes | Exception) -> None:
+    def done(self, body: bytes | memoryview | Exception) -> None:
         """It has no coding any more, or is damaged."""
         if self._left:
             body = Cancelled("the client cancelled the request")

@@ -19,6 +19,10 @@ IDENTITY = "identity"
 MAX_MEMBERS = 256
 """Most members of one gzip body; real ones have one."""
 
+_PIECE = 2**20
+"""Most that is made in one step: what is added to the rest is copied, and a thread that copies lets no other run."""
+_COPIED_BYTES = 64 * 1024
+
 _ALIASES = {"gzip": GZIP, "x-gzip": GZIP, "deflate": DEFLATE}
 _WINDOW = {GZIP: 16 + zlib.MAX_WBITS, DEFLATE: zlib.MAX_WBITS}
 _CHUNK = 64 * 1024
@@ -68,8 +72,8 @@ def accepted_encoding(header: str | None) -> str | None:
     return best
 
 
-def decompress(body: bytes | memoryview, coding: str, limit: int) -> bytes:
-    """`body` without its coding ("gzip" or "deflate"), at most `limit` bytes.
+def decompress(body: bytes | memoryview, coding: str, limit: int) -> bytes | memoryview:
+    """`body` without its coding ("gzip" or "deflate"), at most `limit` bytes; much of it as a view, which is no copy.
 
     Several gzip members in a row are one body. Memory: the output and one chunk.
     Raises: InvalidArgument for damaged or cut data, for bytes behind the end, for more than `MAX_MEMBERS` members, and
@@ -86,7 +90,8 @@ def decompress(body: bytes | memoryview, coding: str, limit: int) -> bytes:
     # would make many small members quadratic.
     for start in range(0, len(view), _CHUNK):
         chunk: bytes | memoryview = view[start : start + _CHUNK]
-        while len(chunk):
+        more = False
+        while len(chunk) or more:
             if decoder.eof:
                 if coding != GZIP:
                     raise InvalidArgument("the compressed body goes on after its end (Content-Encoding: deflate)")
@@ -94,22 +99,26 @@ def decompress(body: bytes | memoryview, coding: str, limit: int) -> bytes:
                 if members > MAX_MEMBERS:
                     raise InvalidArgument(f"the gzip body has more than {MAX_MEMBERS} members")
                 decoder = zlib.decompressobj(window)
+            most = min(limit - len(out) + 1, _PIECE)
             try:
-                out += decoder.decompress(chunk, limit - len(out) + 1)
+                piece = decoder.decompress(chunk, most)
             except zlib.error as exc:
                 where = "the gzip body" if coding == GZIP else "the deflate body (zlib format expected)"
                 trailing = " after its first member" if members > 1 else ""
                 raise InvalidArgument(f"{where} cannot be decompressed{trailing}: the data is damaged") from exc
+            out += piece
             if len(out) > limit:
                 raise InvalidArgument(
                     f"the request body is larger than {limit} bytes after decompression, the limit set by "
                     "--http-max-input-size",
                     facts={"expected": limit},
                 )
+            # What fills a piece may leave more behind in the decoder, with nothing left to feed.
+            more = len(piece) == most and not decoder.eof
             chunk = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
     if not decoder.eof:
         raise InvalidArgument(f"the {coding} body ends early")
-    return bytes(out)
+    return bytes(out) if len(out) < _COPIED_BYTES else memoryview(out).toreadonly()
 
 
 def compress(parts: Iterable[bytes | memoryview], coding: str, level: int = 1) -> bytes:

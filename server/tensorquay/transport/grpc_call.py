@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tensorquay.core.errors import DeadlineExceeded, ServingError, Unimplemented
 from tensorquay.transport import grpc_wire
+from tensorquay.transport.coding import COMPRESS_BESIDE_BYTES, DECOMPRESS_BESIDE_BYTES
+from tensorquay.transport.grpc_beside import Beside, Packed, Then
 from tensorquay.transport.grpc_head import CallHead
 from tensorquay.transport.grpc_inbox import Inbox
 
@@ -52,6 +54,7 @@ class Call:
 
     __slots__ = (
         "backlog",
+        "beside",
         "closed",
         "connection",
         "content_left",
@@ -86,7 +89,8 @@ class Call:
         self.content_left = head.content_length
         self.unacked = 0
         self.inbox: Inbox | Sink | None = None
-        self.request: bytes | memoryview | None = None
+        self.request: bytes | memoryview | Packed | None = None
+        self.beside: Beside | None = None
         self.backlog: bytearray | None = None
         self.pending: deque[bytes | memoryview] | None = None
         self.since_ns = 0
@@ -96,7 +100,8 @@ class Call:
     @property
     def waiting_messages(self) -> int:
         """Messages of the answer that wait for the client's window or the socket."""
-        return len(self.pending) // 2 if self.pending else 0
+        waiting = len(self.pending) // 2 if self.pending else 0
+        return waiting if self.beside is None else waiting + self.beside.packing
 
     def answer(self, outcome: bytes | ServingError, traceparent: bytes = b"") -> None:
         """The one answer of a unary call; later ones are ignored.
@@ -126,7 +131,21 @@ class Call:
         """One message of the answer."""
         if self.closed:
             return
-        prefix, body = grpc_wire.message_parts(message, self.head.reply_coding)
+        coding = self.head.reply_coding
+        beside = self.beside
+        if coding is None or (len(message) < COMPRESS_BESIDE_BYTES and (beside is None or not beside.packing)):
+            self.send_parts(*grpc_wire.message_parts(message, coding))
+            return
+        self._say_head()
+        if beside is None:
+            beside = self.beside = Beside(self)
+        try:
+            beside.pack(message, coding)
+        except ServingError as error:
+            self.cut(error)
+
+    def send_parts(self, prefix: bytes, body: bytes) -> None:
+        """One message of the answer, compressed if it is to be."""
         if len(body) > self.connection.max_message_bytes:
             self.cut(grpc_wire.too_large_to_send(len(body), self.connection.max_message_bytes))
             return
@@ -140,6 +159,9 @@ class Call:
     def finish(self) -> None:
         """The call succeeded."""
         if self.closed:
+            return
+        if self.beside is not None and self.beside.packing:
+            self.beside.finishing = True
             return
         self._say_head()
         self._end(grpc_wire.OK_BLOCK)
@@ -156,10 +178,16 @@ class Call:
     def hold(self) -> None:
         """Take no more messages until `go_on`: the client's window closes."""
         self.taking = False
+        if self.beside is not None:
+            self.beside.held = True
 
     def go_on(self) -> None:
         """Take messages again, those that came meanwhile first."""
         if not self.taking and not self.closed:
+            if self.beside is not None:
+                self.beside.held = False
+                if self.beside.unpacking:
+                    return
             self.taking = True
             self.connection.feed_backlog(self)
 
@@ -179,14 +207,31 @@ class Call:
 
         Raises: ServingError when it is not acceptable.
         """
-        if compressed:
-            message = grpc_wire.unpack(message, self.head.coding, self.connection.max_message_bytes)
-        if self.head.route.streaming:
-            self.head.route.message(self, message)
+        route = self.head.route
+        if route.streaming:
+            if compressed:
+                self._unpacked(message, route.message)
+            else:
+                route.message(self, message)
         elif self.request is None:
-            self.request = message
+            # A client may leave its side open: what it has sent is not made larger before it is to be served.
+            self.request = Packed(message) if compressed else message
         else:
             raise Unimplemented("the method takes one message, the client sent another")
+
+    def _unpacked(self, message: bytes | memoryview, then: Then) -> None:
+        """Call `then` with compressed `message` as it was before, at once or when it is.
+
+        Raises: ServingError.
+        """
+        if len(message) < DECOMPRESS_BESIDE_BYTES:
+            coding = grpc_wire.coding_of(self.head.coding)
+            then(self, grpc_wire.unpack(message, coding, self.connection.max_message_bytes))
+            return
+        if self.beside is None:
+            self.beside = Beside(self)
+        self.beside.unpack(message, then)
+        self.taking = False
 
     def client_done(self) -> None:
         """The client's side has ended, and all it sent was delivered.
@@ -202,7 +247,13 @@ class Call:
         request, self.request = self.request, None
         if request is None:
             raise Unimplemented("the method takes one message, the client sent none")
-        route.start(self, request)
+        if self.inbox is not None:
+            # It is served from here on, and counted as such.
+            self.inbox.close()
+        if isinstance(request, Packed):
+            self._unpacked(request.message, route.start)
+        else:
+            route.start(self, request)
 
     def drained(self) -> None:
         """Everything that waited was sent."""

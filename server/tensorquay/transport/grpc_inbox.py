@@ -52,8 +52,10 @@ def too_large(size: int, limit: int) -> ServingError:
 class Inbox:
     """The messages of one call whose data does not come as one whole message. Owner: the call.
 
-    Args: deliver: takes a message and whether it is compressed. Its `bytes` are its own; a memoryview is over a buffer
-        that lives as long as the view.
+    Args:
+        deliver: takes a message and whether it is compressed. Its `bytes` are its own; a memoryview is over a buffer
+            that lives as long as the view.
+        keeps: whether a large message stays booked until `close`: its client may end its side much later.
     """
 
     __slots__ = (
@@ -63,6 +65,7 @@ class Inbox:
         "_compressed",
         "_deliver",
         "_filled",
+        "_keeps",
         "_max_bytes",
         "_pool",
         "_prefix",
@@ -78,7 +81,10 @@ class Inbox:
         pool: BufferPool,
         max_bytes: int,
         deliver: Callable[[bytes | memoryview, bool], None],
+        *,
+        keeps: bool = False,
     ) -> None:
+        self._keeps = keeps
         self._budget = budget
         self._pool = pool
         self._max_bytes = max_bytes
@@ -140,7 +146,7 @@ class Inbox:
         self._check_complete()
 
     def close(self) -> None:
-        """Let go of what was received: the call has ended."""
+        """Let go of what was received: the call has ended, or is served."""
         self._small = self._buffer = None
         self._unbook()
 
@@ -185,7 +191,8 @@ class Inbox:
             assert self._small is not None
             whole, self._small = bytes(self._small), None
         self._size = -1
-        self._unbook()
+        if not self._keeps:
+            self._unbook()
         self._deliver(whole, self._compressed)
 
     def _enlarge(self, wanted: int) -> None:

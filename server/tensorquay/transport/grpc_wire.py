@@ -79,14 +79,21 @@ def too_large_to_send(size: int, limit: int) -> ServingError:
     return Overloaded(f"Sent message larger than max ({size} vs. {limit}, --grpc-max-message-size)")
 
 
-def unpack(message: bytes | memoryview, coding: str | None, max_bytes: int) -> bytes:
+def coding_of(announced: str | None) -> str:
+    """How the compressed messages of a call are compressed.
+
+    Raises: ServingError when it has not said so.
+    """
+    if announced is None:
+        raise ServingError("a compressed message, but the call has no grpc-encoding")
+    return announced
+
+
+def unpack(message: bytes | memoryview, coding: str, max_bytes: int) -> bytes | memoryview:
     """A compressed message as it was before.
 
-    Raises: ServingError when no coding was announced; InvalidArgument when it is damaged; Overloaded when it is larger
-    than `max_bytes`.
+    Raises: InvalidArgument when it is damaged; Overloaded when it is larger than `max_bytes`.
     """
-    if coding is None:
-        raise ServingError("a compressed message, but the call has no grpc-encoding")
     try:
         return decompress(message, coding, max_bytes)
     except InvalidArgument as error:

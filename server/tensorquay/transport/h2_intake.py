@@ -15,6 +15,7 @@ from tensorquay.core.errors import ServingError
 from tensorquay.telemetry.unexpected import unexpected
 from tensorquay.transport import h2_frames as f
 from tensorquay.transport.buffers import BufferPool
+from tensorquay.transport.coding import CodingThread
 from tensorquay.transport.grpc_call import Call
 from tensorquay.transport.grpc_inbox import Inbox, ReceiveBudget
 from tensorquay.transport.h2_frames import ConnectionFault, ErrorCode, StreamFault
@@ -31,12 +32,13 @@ _FORGOTTEN = 1024
 
 @dataclass(frozen=True, slots=True)
 class ReceiveMemory:
-    """What all connections of a server receive into."""
+    """What all connections of a server receive into, and who unpacks it."""
 
     staging: memoryview
     budget: ReceiveBudget
     pool: BufferPool
     max_message_bytes: int
+    coding: CodingThread
 
 
 class Intake(FrameReader):
@@ -62,6 +64,7 @@ class Intake(FrameReader):
         self._waiting = 0
         self._half_window = limits.connection_window // 2
         self.max_message_bytes = memory.max_message_bytes
+        self.coding = memory.coding
         self.writer = writer
         self.guard = guard
         self.calls: dict[int, Call] = {}
@@ -102,7 +105,7 @@ class Intake(FrameReader):
             try:
                 head.route.start(call, bytes(data[start + 5 : stop]))
             except Exception as error:  # noqa: BLE001  as in `guarded`, without the cost of passing through it
-                self._failed(call, error)
+                self.failed(call, error)
             return
         if self._count(call, length, end_stream):
             self._take(call, data, start, stop, end_stream=bool(end_stream))
@@ -195,13 +198,15 @@ class Intake(FrameReader):
         inbox = call.inbox
         if inbox is None:
             memory = self._memory
-            inbox = call.inbox = Inbox(memory.budget, memory.pool, memory.max_message_bytes, call.deliver)
+            inbox = call.inbox = Inbox(
+                memory.budget, memory.pool, memory.max_message_bytes, call.deliver, keeps=not call.head.route.streaming
+            )
         begun = start
         try:
             while start < stop and call.taking and not call.closed:
                 start = inbox.feed(data, start, stop)
         except Exception as error:  # noqa: BLE001  as in `guarded`
-            self._failed(call, error)
+            self.failed(call, error)
         self._taken(call, start - begun)
         return start
 
@@ -259,9 +264,10 @@ class Intake(FrameReader):
         try:
             work(*arguments)
         except Exception as error:  # noqa: BLE001  a bug of ours must answer this client and hurt no other
-            self._failed(call, error)
+            self.failed(call, error)
 
-    def _failed(self, call: Call, error: Exception) -> None:
+    def failed(self, call: Call, error: Exception) -> None:
+        """End `call` with what was raised on its behalf."""
         call.turn_away(error if isinstance(error, ServingError) else unexpected(error, _log, "serving a gRPC call"))
 
     def _forget(self, stream: int, *, unfinished: bool = False) -> None:

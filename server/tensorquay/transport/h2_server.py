@@ -15,6 +15,7 @@ from functools import partial
 from tensorquay.core.clock import Clock
 from tensorquay.transport.access_log import AccessLog
 from tensorquay.transport.buffers import BufferPool
+from tensorquay.transport.coding import CodingThread
 from tensorquay.transport.grpc_access import LoggedCall, LoggedRoute
 from tensorquay.transport.grpc_call import Call
 from tensorquay.transport.grpc_head import CallHead, read_head
@@ -68,7 +69,11 @@ class H2Server:
         )
         self.limits = limits
         self.memory = ReceiveMemory(
-            memoryview(bytearray(STAGING_BYTES)), ReceiveBudget(max_receiving_bytes), BufferPool(), max_message_bytes
+            memoryview(bytearray(STAGING_BYTES)),
+            ReceiveBudget(max_receiving_bytes),
+            BufferPool(),
+            max_message_bytes,
+            CodingThread(),
         )
         self._resolve = resolve
         self._socket = bound

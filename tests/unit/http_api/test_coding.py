@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tensorquay.core.errors import Overloaded
-from tensorquay.http_api import coding
-from tensorquay.http_api.coding import CodingThread
+from tensorquay.transport import coding
+from tensorquay.transport.coding import CodingThread
 from tensorquay.http_api.infer import InferHandler
 from tensorquay.http_api.routes import ModelRoute
 

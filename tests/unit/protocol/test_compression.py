@@ -2,10 +2,14 @@
 
 import gzip
 import zlib
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tensorquay.core.errors import InvalidArgument, InvariantViolation
+from tensorquay.protocol import compression
 from tensorquay.protocol.compression import (
     MAX_MEMBERS,
     accepted_encoding,
@@ -24,6 +28,25 @@ def test_round_trip_of_parts(coding):
     assert len(packed) < len(TEXT)
     assert decompress(packed, coding, len(TEXT) * 2) == TEXT * 2
     assert decompress(memoryview(packed), coding, len(TEXT) * 2) == TEXT * 2
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3000), st.binary(max_size=5)), max_size=5),
+    st.integers(1, 300),
+    st.sampled_from(CODINGS),
+)
+def test_whatever_size_the_steps_have_the_body_is_the_same(
+    parts: list[tuple[int, bytes]], piece: int, coding: str
+) -> None:
+    body = b"".join(bytes(count) + tail for count, tail in parts)
+    squeezed = compress([body], coding)
+    with patch.object(compression, "_PIECE", piece):
+        assert decompress(squeezed, coding, len(body)) == body
+        if body:
+            with pytest.raises(InvalidArgument):
+                decompress(squeezed, coding, len(body) - 1)
+        with pytest.raises(InvalidArgument):
+            decompress(squeezed[:-1], coding, len(body))
 
 
 def test_clients_libraries_understand_us():

@@ -14,6 +14,10 @@ from typing import TypeVar
 from tensorquay.batching.workers import Worker
 from tensorquay.core.errors import Overloaded
 
+COMPRESS_BESIDE_BYTES = 64 * 1024
+DECOMPRESS_BESIDE_BYTES = 4096
+"""From here on the event loop does not wait for it. What is received can be a thousandth of what comes out."""
+
 MAX_WAITING_BYTES = 256 * 2**20
 """Most bytes of bodies waiting at once; a single one may be larger."""
 
@@ -21,7 +25,7 @@ T = TypeVar("T")
 
 
 class CodingThread:
-    """Loop-confined; owner: the inference handler."""
+    """Loop-confined; owner: one server, or one handler."""
 
     def __init__(self) -> None:
         self._worker: Worker | None = None
