@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,34 @@ def test_1_16_closed_http_apis(guarded: RunningServer, verb: str, path: str, gro
             assert response.json()["error"] == f"This API is restricted, expecting header '{name}'"
             assert secret not in response.text
         assert client.request(verb, path, headers={name.upper(): secret}, content=content).status_code == 200
+
+
+@pytest.mark.parametrize(("verb", "path", "group"), _CLOSED)
+def test_1_16_closed_http_apis_are_closed_however_their_path_is_written(
+    guarded: RunningServer, verb: str, path: str, group: str
+) -> None:
+    name, secret = _KEYS[group]
+    content = json.dumps(BODY) if path.endswith("infer") else ""
+    last = path.rindex("/")
+    written = [f"{path[:at]}%{ord(path[at]):02X}{path[at + 1 :]}" for at in (1, 4, last, last + 1, len(path) - 1)]
+    for spelling in [*written, "".join(f"%{ord(letter):02x}" for letter in path[1:]).join(("/", ""))]:
+        assert _asked(guarded, verb, spelling, content).status == 403, spelling
+        # With its key it is served, unless that spelling is no route at all.
+        assert _asked(guarded, verb, spelling, content, {name: secret}).status in {200, 404}, spelling
+
+
+def _asked(
+    server: RunningServer, verb: str, path: str, content: str, headers: dict[str, str] | None = None
+) -> http.client.HTTPResponse:
+    """The answer, to a path that is sent as it is."""
+    connection = http.client.HTTPConnection(server.http, timeout=30)
+    try:
+        connection.request(verb, path, content, headers or {})
+        answer = connection.getresponse()
+        answer.read()
+        return answer
+    finally:
+        connection.close()
 
 
 def test_1_16_the_other_http_apis_stay_open(guarded: RunningServer) -> None:

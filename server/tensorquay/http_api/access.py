@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Mapping
 
 from tensorquay.core.errors import ErrorKind, ServingError
-from tensorquay.http_api.routes import category_of
+from tensorquay.http_api.routes import category_of, spellings
 
 
 class Restrictions:
@@ -26,12 +26,15 @@ class Restrictions:
 
         Raises: ServingError (PERMISSION_DENIED).
         """
-        needed = self._needed.get(category_of(path) or "") if self._needed else None
-        if needed is None:
+        if not self._needed:
             return
-        name, value = needed
-        if not hmac.compare_digest(headers.get(name, b""), value):
-            raise ServingError(
-                f"This API is restricted, expecting header '{name.decode('latin-1')}'",
-                kind=ErrorKind.PERMISSION_DENIED,
-            )
+        for spelling in spellings(path):
+            needed = self._needed.get(category_of(spelling) or "")
+            if needed is None:
+                continue
+            name, value = needed
+            if not hmac.compare_digest(headers.get(name, b""), value):
+                raise ServingError(
+                    f"This API is restricted, expecting header '{name.decode('latin-1')}'",
+                    kind=ErrorKind.PERMISSION_DENIED,
+                )

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import SplitResult, urlsplit
 
 from tensorquay.core.errors import ErrorKind, ServingError
+from tensorquay.http_api.routes import spellings
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _HELD = "/v2/live"
@@ -45,7 +46,7 @@ class Browsers:
 
         Raises: ServingError (PERMISSION_DENIED).
         """
-        if (method in _SAFE_METHODS and path != _HELD) or not says_browser(headers):
+        if (method in _SAFE_METHODS and _HELD not in spellings(path)) or not says_browser(headers):
             return
         site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
         if site is not None:

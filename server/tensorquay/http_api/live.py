@@ -35,13 +35,15 @@ def live_routes(feed: LiveFeed, *, patience_s: float = PATIENCE_S) -> APIRouter:
     """The two routes."""
     router = APIRouter(tags=["statistics"])
 
-    @router.api_route("/v2/live", methods=["GET", "HEAD"], summary="Live figures as server-sent events")
+    @router.head("/v2/live", include_in_schema=False)
+    @router.get("/v2/live", summary="Live figures as server-sent events")
     async def live(request: Request) -> Response:
         if request.method == "HEAD":
             return Response(media_type="text/event-stream", headers=_HEADERS)
         return _Stream(feed, patience_s)
 
-    @router.api_route("/v2/live/now", methods=["GET", "HEAD"], summary="The newest live figures")
+    @router.head("/v2/live/now", include_in_schema=False)
+    @router.get("/v2/live/now", summary="The newest live figures")
     async def now() -> Response:
         return Response(feed.now(), media_type="application/json", headers={"cache-control": "no-store"})
 

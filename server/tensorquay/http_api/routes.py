@@ -34,7 +34,7 @@ def match_model(path: str) -> ModelRoute | None:
 
 _CATEGORIES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"/v2/models/[^/]+(/versions/[0-9]+)?/(infer|generate|generate_stream)"), "inference"),
-    (re.compile(r"/v2/health/.*|/v2/models/[^/]+(/versions/[0-9]+)?/ready"), "health"),
+    (re.compile(r"(?s)/v2/health/.*|/v2/models/[^/]+(/versions/[0-9]+)?/ready"), "health"),
     (
         re.compile(r"/v2/models/[^/]+(/versions/[0-9]+)?/(config|provenance|verification|optimization|report)"),
         "model-config",
@@ -42,10 +42,15 @@ _CATEGORIES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"/v2/models(/[^/]+(/versions/[0-9]+)?)?/stats|/v2/live(/now)?"), "statistics"),
     (re.compile(r"/v2(/models/[^/]+)?/trace/setting"), "trace"),
     (re.compile(r"/v2/logging"), "logging"),
-    (re.compile(r"/v2/repository/.*"), "model-repository"),
-    (re.compile(r"/v2/(system|cuda)sharedmemory.*"), "shared-memory"),
+    (re.compile(r"(?s)/v2/repository/.*"), "model-repository"),
+    (re.compile(r"(?s)/v2/(system|cuda)sharedmemory.*"), "shared-memory"),
     (re.compile(r"/v2(/models(/[^/]+(/versions/[0-9]+)?)?)?"), "metadata"),
 )
+
+
+def spellings(path: str) -> tuple[str, ...]:
+    """`path` as it came, by which hot routes are found, and as the application reads it. Rules hold for both."""
+    return (path,) if "%" not in path else (path, unquote(path))
 
 
 def category_of(path: str) -> str | None:

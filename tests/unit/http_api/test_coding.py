@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tensorquay.core.errors import Overloaded
-from tensorquay.transport import coding
-from tensorquay.transport.coding import CodingThread
 from tensorquay.http_api.infer import InferHandler
 from tensorquay.http_api.routes import ModelRoute
+from tensorquay.transport import coding
+from tensorquay.transport.coding import CodingThread
 
 
 async def test_the_loop_goes_on_while_a_body_is_worked_on():
