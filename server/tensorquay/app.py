@@ -52,6 +52,7 @@ from tensorquay.optimizing.memory import OutcomeMemory
 from tensorquay.optimizing.service import OptimizeService
 from tensorquay.repository.snapshot import RepositoryUnreadable
 from tensorquay.shared_memory import SharedMemoryRegistry
+from tensorquay.telemetry.devices import Devices
 from tensorquay.telemetry.log_settings import LogSettings
 from tensorquay.telemetry.logs import Logs
 from tensorquay.telemetry.otel import TracingUnusable, span_recorder
@@ -154,6 +155,7 @@ class _Server:
         )
         self._registry = BackendRegistry()
         self._statistics = StatisticsTable(self._clock)
+        self._devices = Devices(self._clock)
         self._traces = TraceRecorder(config)
         self._spans = span_recorder(config, otel_variables(), version=__version__, clock=self._clock)
         self._importer = _importer(config)
@@ -213,7 +215,7 @@ class _Server:
                 defaults=Defaults(max_batch_size=config.default_max_batch_size),
                 cpu=cpu_facts(),
             ),
-            partial(Batcher, max_pending=config.max_queue_requests, spans=self._spans),
+            partial(Batcher, max_pending=config.max_queue_requests, spans=self._spans, devices=self._devices),
             self._statistics,
             clock=self._clock,
             load_threads=config.model_load_thread_count,
@@ -241,6 +243,7 @@ class _Server:
             frontends=FrontEndFigures(doors.frontend_counts, doors.frontend_pids) if self._config.frontends else None,
             imports=importer.counters if isinstance(importer, ImportService) else None,
             optimizations=optimizer.counters if isinstance(optimizer, OptimizeService) else None,
+            devices=self._devices,
             spans=None if self._spans is None else self._spans.counts,
         )
 

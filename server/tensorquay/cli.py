@@ -134,8 +134,26 @@ def _heed_sigterm_as_first_process() -> None:
         signal.signal(signal.SIGTERM, lambda number, _frame: os._exit(128 + number))
 
 
+def _take_standard_streams() -> None:
+    """Put the null device where standard input, output or error was closed by whoever started us.
+
+    Otherwise the next file or socket gets that number: libraries print into it, and the event loop aborts the process
+    when it closes it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is the one that is missing; children are to have it too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115  for the life of the process
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    _take_standard_streams()
     _heed_sigterm_as_first_process()
     try:
         outcome: Any = cli.main(

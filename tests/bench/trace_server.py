@@ -54,8 +54,6 @@ class _Exporter(SpanExporter):
 
     def cpu_ns(self) -> int:
         """CPU time of its thread."""
-        if self._thread is None:
-            return 0
         assert self._thread.ident is not None
         return time.clock_gettime_ns(time.pthread_getcpuclockid(self._thread.ident))
 

@@ -227,7 +227,7 @@ def test_what_stays_with_triton_is_said_at_once_and_with_what_to_do(tmp_path: Pa
     assert told.keys() == STRANGE.keys()
     for name, (problem, *more) in told.items():
         assert not more
-        assert problem["text"].startswith("config.pbtxt: ")
+        assert problem["text"].startswith("config.pbtxt line 1: ")
         assert ADVICE[name] in problem["text"]
         # To remove what a model was written for would be no advice.
         assert name == "cached" or "remove it" not in problem["text"]

@@ -10,14 +10,18 @@ from collections.abc import Iterator
 
 import click
 import pytest
-from pydantic import BaseModel
-from tests.docs.markdown import ROOT, blocks_of, prose, text_of
-from tests.tools import references, settings_reference
+from tests.docs.markdown import ROOT, text_of
+from tests.tools import references
 from tests.tools.command_reference import _option, command_reference
-from tests.tools.markdown_tables import sized
+from tests.tools.markdown_tables import marked, sized
+from tests.tools.model_reference import model_reference
+from tests.tools.settings_reference import settings_reference
 
 from tensorquay import cli
+from tensorquay.config.refusal import ConfigRefused
 from tensorquay.config.server import ServerConfig
+from tensorquay.config.toml_file import parse_toml
+from tensorquay.config.toml_key import declared
 from tensorquay.config.toml_schema import ConfigTable
 from tensorquay_convert.errors import ExitCode
 
@@ -76,7 +80,7 @@ def test_an_option_without_a_help_text_is_refused() -> None:
 
 
 def test_every_setting_is_there_with_what_pydantic_checks() -> None:
-    page = settings_reference.settings_reference()
+    page = settings_reference()
     for name, field in ServerConfig.model_fields.items():
         (section,) = re.findall(rf"^### {name}\n(.*?)(?=^#|\Z)", page, re.DOTALL | re.MULTILINE)
         assert f"`TENSORQUAY_{name.upper()}`" in section
@@ -109,17 +113,20 @@ def test_the_exit_codes_that_are_explained_are_those_there_are() -> None:
     assert [(int(code), name.upper()) for code, name in rows] == [(each.value, each.name) for each in ExitCode]
 
 
-def test_every_key_of_config_toml_is_explained_in_configuration_md() -> None:
-    """The reference has names, types and defaults from the schema; what they mean is told there."""
-    code = [*re.findall(r"`[^`]+`", prose(CONFIGURATION)), *(block.text for block in blocks_of(CONFIGURATION))]
-    told = set(re.findall(r"\w+", " ".join(code)))
-    missing = {key for key in _keys(ConfigTable) if key not in told}
-    assert not missing, f"docs/configuration.md says nothing of {sorted(missing)}"
+def test_the_texts_of_config_toml_are_there_and_its_links_lead_somewhere() -> None:
+    page = model_reference()
+    for each in declared(ConfigTable):
+        assert marked(each.key.text) in page, each.path
+        assert each.key.pbtxt in page or f"parameter `{each.key.pbtxt[11:-1]}`" in page, each.path
+        for bound in each.key.bounds or ():
+            assert str(bound) in page, each.path
+    heads = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    anchors = {re.sub(r"[^\w-]", "", head.lower().replace(" ", "-")) for head in heads}
+    assert set(re.findall(r"\]\(#([\w-]+)\)", page)) <= anchors
 
 
-def _keys(model: type[BaseModel]) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        yield name
-        below, _ = settings_reference._nested(field.annotation)
-        if below is not None:
-            yield from _keys(below)
+def test_the_error_that_configuration_md_shows_is_the_one_that_is_given() -> None:
+    (shown,) = re.findall(r"^> (.+)$", text_of(CONFIGURATION), re.MULTILINE)
+    with pytest.raises(ConfigRefused) as caught:
+        parse_toml("# digits\n[batching]\nmax_queue_dealy_us = 500\n")
+    assert caught.value.message == shown

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from tests.support import graphs
+from tests.support import ask, graphs
+from tests.support.load import Load
 from tests.support.observing import page, samples, value
 from tests.support.repo import Repo
 from tests.support.serving import RunningServer
 from tests.support.waiting import until
 from tests.tools.metrics_reference import metrics_reference
 
+from tensorquay.config.resources import usable_cores
 from tensorquay.telemetry.container import Container
 from tensorquay.telemetry.families import FAMILIES
 
@@ -107,3 +111,48 @@ def test_the_utilization_is_zero_when_idle_and_passes_one_when_requests_are_turn
     assert refused > 0
     counted = value(samples(server), "tensorquay_rejected_total", model="slow", version="1", reason="queue_full")
     assert counted == refused
+
+
+def test_models_that_share_the_cores_are_told_together(tmp_path: Path, serve: Serve) -> None:
+    """Under real load: no version of several fills its instances, the CPU is what they fill."""
+    repo = Repo(tmp_path / "repo")
+    names = [f"m{number}" for number in range(4)]
+    for name in names:
+        repo.model(name, {1: graphs.working()}, '[execution]\ninline = "never"\nintra_op_threads = 1\n')
+    server = serve([repo.root])
+    began_s, cores = value(samples(server), "process_start_time_seconds"), usable_cores()
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            stack.enter_context(Load(server, name, http=1, grpc=0, width=2, lead=5_000))
+        before_s = value(samples(server), "process_cpu_seconds_total")
+
+        def told() -> tuple[float, float]:
+            found = samples(server)
+            used_s = value(found, "process_cpu_seconds_total") - before_s
+            # Reckoned over more time than the gauge looks back: never more than what it has to tell.
+            return used_s / (cores * (time.time() - began_s)), value(found, "tensorquay_utilization")
+
+        least, utilization = until(lambda: (seen := told())[0] > 0.15 / cores and seen, "the server has worked")
+        assert utilization >= 0.9 * least
+
+
+def test_what_is_refused_is_told_until_nobody_wants_it_any_more(tmp_path: Path, serve: Serve) -> None:
+    repo = Repo(tmp_path / "repo")
+    repo.model("once", {1: b"no model"})
+    repo.model("unread", {1: b"no model"}, **{"config.pbtxt": "max_batch_size: many"})
+    server = serve([repo.root], "--model-control-mode=explicit", "--load-model=*", "--exit-on-error=false")
+
+    def failed(model: str, version: str) -> float:
+        return value(samples(server), "tensorquay_model_failed", model=model, version=version)
+
+    assert failed("once", "1") == failed("unread", "") == 1
+    repo.file("once/1/model.onnx", graphs.scale(2.0))
+    assert ask.post(server, "/v2/repository/models/once/load", b"{}").status == 200
+    assert failed("once", "1") == 0
+    repo.model("twice", {1: b"no model"})
+    assert ask.post(server, "/v2/repository/models/twice/load", b"{}").status == 400
+    assert failed("twice", "1") == 1
+    for name in ("twice", "unread"):
+        assert ask.post(server, f"/v2/repository/models/{name}/unload", b"{}").status == 200
+    assert failed("twice", "1") == 0, "nobody wants it"
+    assert ("tensorquay_model_failed", frozenset({("model", "unread"), ("version", "")})) not in samples(server)

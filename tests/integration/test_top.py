@@ -3,6 +3,7 @@ pipes, with servers that are not there, that go, that come again, and that are n
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import http.server
 import json
@@ -73,7 +74,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 class Terminal:
     """`tensorquay top` in a pseudo-terminal of a given size."""
 
-    def __init__(self, *arguments: str, columns: int = 80, rows: int = 24) -> None:
+    def __init__(self, *arguments: str, columns: int = 80, rows: int = 24, kind: str = "xterm-256color") -> None:
         self._end, theirs = pty.openpty()
         self.resize(columns, rows)
         kept = {key: value for key, value in os.environ.items() if key not in {"COLUMNS", "LINES"}}
@@ -83,7 +84,7 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            env={**kept, "TERM": "xterm-256color"},
+            env={**kept, "TERM": kind},
         )
         self.before = termios.tcgetattr(self._end)
         os.close(theirs)
@@ -115,12 +116,16 @@ class Terminal:
     def shows(self, *texts: str) -> None:
         self.until(lambda: all(each in self.frame() for each in texts), " and ".join(texts))
 
+    def ended(self) -> int:
+        """The exit status, once it has ended."""
+        return self._process.wait(DEADLINE_S)
+
     def ends(self) -> int:
         """Wait for its end; the exit status."""
         self.until(lambda: LEAVES in self.seen, "the end of the alternate screen")
         after = termios.tcgetattr(self._end)
         assert after[3] == self.before[3], "the terminal is not as it was"
-        return self._process.wait(DEADLINE_S)
+        return self.ended()
 
     def __enter__(self) -> Terminal:
         return self
@@ -150,6 +155,14 @@ def test_a_terminal_shows_the_load_obeys_keys_and_is_given_back(server: RunningS
         assert max(map(len, terminal.frame().split("\n"))) <= 60
         terminal.press(b"q")
         assert terminal.ends() == 0
+
+
+def test_a_terminal_that_cannot_be_drawn_on_gets_text(server: RunningServer) -> None:
+    with Terminal("--url", server.http, kind="dumb") as terminal:
+        terminal.until(lambda: terminal.seen.count("thrice/1") >= 2, "two looks")
+        assert "\x1b" not in terminal.seen
+        terminal.press(b"\x03")
+        assert terminal.ended() == 0
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, None])
@@ -228,7 +241,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 @pytest.mark.parametrize(
     ("status", "kind", "body", "told"),
     [
-        (403, "application/json", b'{"error": "\x1b[31mclosed"}', "answered 403: "),
+        (403, "application/json", b'{"error": "\x1b[31mclosed"}', "(--header NAME=VALUE sends one)"),
         (404, "application/json", b'{"error": "Not Found"}', "it has no /v2/live"),
         (200, "text/html", b"<p>", "does not tell live figures"),
         (200, "text/event-stream", b"event: figures\ndata: {\n\n", "does not tell live figures"),
@@ -236,6 +249,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
         (200, "text/event-stream", b"nothing\n\n", "does not tell live figures"),
         (503, "application/json", b'{"error": "32 readers watch"}', "answered 503: 32 readers watch"),
         (200, "text/event-stream", b"", "no answer from"),
+        (400, "application/json", b"[" * 60_000, "answered 400: Bad Request"),
     ],
 )
 def test_what_is_no_server_of_ours_is_one_sentence(status: int, kind: str, body: bytes, told: str) -> None:
@@ -248,6 +262,27 @@ def test_what_is_no_server_of_ours_is_one_sentence(status: int, kind: str, body:
     assert told in ended.output
     assert len(ended.output.splitlines()) == 1
     assert "\x1b" not in ended.output
+
+
+def test_of_an_error_without_end_little_is_read() -> None:
+    most = 256
+    sent: list[int] = []
+
+    class Endless(Answers):
+        def do_GET(self) -> None:
+            self.send_response(500)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(most):
+                    self.wfile.write(b"x" * 2**20)
+                    sent.append(1)
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Endless) as stranger:
+        threading.Thread(target=stranger.serve_forever, daemon=True).start()
+        ended = CliRunner().invoke(top, ["--url", f"127.0.0.1:{stranger.server_port}"])
+        stranger.shutdown()
+    assert "answered 500: Internal Server Error" in ended.output
+    assert len(sent) < most / 4, "what the kernel holds, and no more"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "http://[", "ftp://127.0.0.1:{port}"])

@@ -22,6 +22,7 @@ from tests.support.waiting import until
 POD = 'namespace="tensorquay",pod="a"'
 DIGITS = f'{POD},model="digits",version="1"'
 NEXT = f'{POD},model="digits",version="2"'
+WHOLE = f'{POD},model="digits"'
 
 Series = dict[str, str]
 """A series → its values in promtool's notation, one in fifteen seconds."""
@@ -73,11 +74,14 @@ def states(labels: str, now: str, values: str = "1x200") -> Series:
     }
 
 
-def failures(labels: str, values: str) -> Series:
-    return {f"tensorquay_model_load_failures_total{{{labels}}}": values}
+def failed(labels: str, values: str) -> Series:
+    """tensorquay_model_failed of one version, or of a model as a whole."""
+    return {f"tensorquay_model_failed{{{labels}}}": values}
 
 
 ANSWERED = f"nv_inference_request_success{{{DIGITS}}}"
+
+REFUSED = f'tensorquay_refused_requests_total{{{{{POD},reason="{{}}"}}}}'
 
 
 def failing(reason: str) -> str:
@@ -124,39 +128,61 @@ STARTS = f"process_start_time_seconds{{{POD}}}"
 BUILD = f'tensorquay_build_info{{{POD},version="0.1.0"}}'
 
 SCENES = [
-    Scene("all is well", states(DIGITS, "READY") | failures(DIGITS, "0x200"), "45m", {}),
+    Scene("all is well", states(DIGITS, "READY") | failed(DIGITS, "0x200"), "45m", {}),
     Scene(
         "a model cannot be loaded",
-        states(DIGITS, "UNAVAILABLE") | failures(DIGITS, "1x200"),
+        states(DIGITS, "UNAVAILABLE") | failed(DIGITS, "1x200"),
         "15m",
         {"TensorquayModelNotReady": MODEL, "TensorquaySwapFailed": MODEL | {"version": "1"}},
     ),
     Scene(
+        "a configuration is refused",
+        states(WHOLE, "UNAVAILABLE") | failed(WHOLE, "1x200"),
+        "15m",
+        {"TensorquayModelNotReady": MODEL, "TensorquaySwapFailed": MODEL},
+    ),
+    Scene(
         "a load does not end",
-        states(DIGITS, "LOADING") | failures(DIGITS, "0x200"),
+        states(DIGITS, "LOADING") | failed(DIGITS, "0x200"),
         "15m",
         {"TensorquayModelNotReady": MODEL},
     ),
-    Scene("a load takes its time", states(DIGITS, "LOADING") | failures(DIGITS, "0x200"), "8m", {}),
-    Scene("a model was unloaded on request", states(DIGITS, "UNAVAILABLE") | failures(DIGITS, "0x200"), "45m", {}),
+    Scene("a load takes its time", states(DIGITS, "LOADING") | failed(DIGITS, "0x200"), "8m", {}),
+    Scene("a model was unloaded on request", states(DIGITS, "UNAVAILABLE") | failed(DIGITS, "0x200"), "45m", {}),
     Scene(
         "a new version is bad, the old one serves",
         states(DIGITS, "READY")
-        | failures(DIGITS, "0x200")
+        | failed(DIGITS, "0x200")
         | states(NEXT, "UNAVAILABLE", "_x20 1x180")
-        | failures(NEXT, "_x20 1x180"),
+        | failed(NEXT, "_x20 1x180"),
         "15m",
         {"TensorquaySwapFailed": MODEL | {"version": "2"}},
     ),
     Scene(
         "the bad version was taken away again",
-        states(DIGITS, "READY") | failures(DIGITS, "0x200") | failures(NEXT, "1x200"),
+        states(DIGITS, "READY") | failed(DIGITS, "0x200") | failed(NEXT, "1x20 _x180"),
         "45m",
         {},
     ),
     Scene(
+        "what once failed was corrected, and is not served any more",
+        states(DIGITS, "UNAVAILABLE")
+        | failed(DIGITS, "1x20 0x180")
+        | {f"tensorquay_model_load_failures_total{{{DIGITS}}}": "1x200"},
+        "45m",
+        {},
+    ),
+    Scene(
+        "a load request failed beside what serves",
+        states(DIGITS, "READY")
+        | failed(DIGITS, "0x200")
+        | {f"tensorquay_model_load_failures_total{{{DIGITS}}}": "0x40 1x160"},
+        "13m",
+        {"TensorquaySwapFailed": MODEL | {"version": "1"}},
+    ),
+    Scene(
         "a changed file is bad, what was loaded serves",
-        states(DIGITS, "READY") | failures(DIGITS, "0x40 1x160"),
+        states(DIGITS, "READY") | failed(DIGITS, "0x40 1x160"),
         "13m",
         {"TensorquaySwapFailed": MODEL | {"version": "1"}},
     ),
@@ -195,6 +221,29 @@ SCENES = [
         {f'tensorquay_admission_rejected_total{{{POD},reason="bytes"}}': "0+1x200"},
         "12m",
         {"TensorquayRequestsRefused": {"namespace": "tensorquay", "pod": "a", "reason": "bytes"}},
+    ),
+    Scene(
+        "clients ask for what was unloaded, and nothing else is served",
+        {REFUSED.format("not_found"): "0+1x200"},
+        "12m",
+        {"TensorquayRequestsUnserved": {"namespace": "tensorquay", "pod": "a", "reason": "not_found"}},
+    ),
+    Scene(
+        "clients ask for what was unloaded",
+        {REFUSED.format("not_found"): "0+2x200", ANSWERED: "0+98x200"},
+        "12m",
+        {"TensorquayRequestsUnserved": {"namespace": "tensorquay", "pod": "a", "reason": "not_found"}},
+    ),
+    Scene(
+        "somebody tries names, wrong requests are many, and once a model was being loaded",
+        {
+            REFUSED.format("not_found"): "0+1x200",
+            REFUSED.format("invalid_argument"): "0+100x200",
+            REFUSED.format("unavailable"): "0x10 400x190",
+            ANSWERED: "0+900x200",
+        },
+        "6m",
+        {},
     ),
     Scene(
         "one in fifty is slow",
@@ -377,11 +426,13 @@ def test_a_wrong_expectation_is_found_out(promtool: str, tmp_path: Path) -> None
 
 @pytest.fixture
 def unlucky(tmp_path: Path) -> Iterator[RunningServer]:
-    """A server that was given a version it cannot load, beside one it serves."""
+    """A server that was given a version it cannot load, beside one it serves, and a model that it cannot even read."""
     repo = Repo(tmp_path / "repo")
     shipped = K8S.parent / "model_repo" / "digits"
     shutil.copytree(shipped, repo.root / "digits")
-    server = start([repo.root], "--model-control-mode=poll", "--repository-poll-secs=0.1", "--settle-secs=0")
+    repo.model("odd", {1: b"never read"}, **{"config.pbtxt": "max_batch_size: many"})
+    flags = ("--model-control-mode=poll", "--repository-poll-secs=0.1", "--settle-secs=0", "--exit-on-error=false")
+    server = start([repo.root], *flags)
     bad = repo.root / "digits" / "3"
     bad.mkdir()
     (bad / "model.onnx").write_text("no model")
@@ -396,10 +447,22 @@ def test_a_bad_drop_on_a_real_server_fires_the_alert(promtool: str, unlucky: Run
     series: Series = {}
     for line in text.splitlines():
         name, _, value = line.rpartition(" ")
-        if line.startswith(("tensorquay_model_state{", "tensorquay_model_load_failures_total{")):
-            series[name.replace("{", f"{{{POD},", 1)] = f"{float(value):g}x40"
+        if line.startswith(("tensorquay_model_state{", "tensorquay_model_failed{")):
+            series[name.replace("{", f"{{{POD},", 1)] = f"{float(value):g}x60"
     assert exported(text)["tensorquay_model_state"] == {"model", "version", "state"}
-    judge(promtool, tmp_path, [Scene("bad drop", series, "5m", {"TensorquaySwapFailed": MODEL | {"version": "3"}})])
+    drop = {name: values for name, values in series.items() if 'model="digits"' in name}
+    odd = {name: values for name, values in series.items() if 'model="odd"' in name}
+    assert len(odd) == 6, odd
+    whole = MODEL | {"model": "odd"}
+    judge(
+        promtool,
+        tmp_path,
+        [
+            Scene("bad drop", drop, "5m", {"TensorquaySwapFailed": MODEL | {"version": "3"}}),
+            Scene("bad model", odd, "9m", {"TensorquaySwapFailed": whole}),
+            Scene("bad model for long", odd, "11m", {"TensorquaySwapFailed": whole, "TensorquayModelNotReady": whole}),
+        ],
+    )
 
 
 # -- autoscaling

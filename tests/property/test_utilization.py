@@ -23,6 +23,8 @@ def versions(draw: st.DrawFn) -> VersionWork:
         run_ns=draw(st.integers(0, 300 * S)) if rows else 0,
         slots=draw(st.integers(0, 8)),
         inline=draw(st.booleans()),
+        gpus=draw(st.frozensets(st.integers(0, 1))),
+        failed_rows=draw(st.integers(0, 10**6)),
     )
 
 
@@ -36,6 +38,7 @@ def works(draw: st.DrawFn) -> Work:
         frontends_ns=front,
         frontends=draw(st.integers(0, 4)),
         refused=draw(st.integers(0, 10)),
+        gpus={number: draw(st.integers(0, 60 * S)) for number in range(draw(st.integers(0, 2)))},
         versions={VersionKey(f"m{n}", 1): draw(versions()) for n in range(draw(st.integers(0, 4)))},
     )
 
@@ -75,12 +78,14 @@ def test_it_does_not_depend_on_how_long_was_looked(work: Work, cores: float, fac
         frontends_ns=work.frontends_ns * factor,
         frontends=work.frontends,
         refused=work.refused * factor,
+        gpus={number: full_ns * factor for number, full_ns in work.gpus.items()},
         versions={
             key: replace(
                 each,
                 offered_rows=each.offered_rows * factor,
                 run_rows=each.run_rows * factor,
                 run_ns=each.run_ns * factor,
+                failed_rows=each.failed_rows * factor,
             )
             for key, each in work.versions.items()
         },
@@ -145,6 +150,40 @@ def test_a_gpu_version_is_seen_although_the_cpu_idles() -> None:
     # Twice what one instance can do; a run takes hardly any CPU.
     work = over_ten_seconds(threaded(2000, 1000, 10.0), cpu_s=0.5)
     assert utilization(Work(), work, cores=16) == pytest.approx(2.0)
+
+
+GPU = frozenset({0})
+
+
+def test_versions_that_share_a_gpu_are_told_together() -> None:
+    # Ten of them, each in a run for a fifth of the time; in 8.5 s of ten one or another ran.
+    ten = [replace(threaded(100, 100, 2.0), gpus=GPU) for _ in range(10)]
+    work = replace(over_ten_seconds(*ten, cpu_s=0.5), gpus={0: int(8.5 * S)})
+    assert utilization(Work(), work, cores=16) == pytest.approx(0.85)
+    # As much again is turned away.
+    twice = {key: replace(each, offered_rows=200) for key, each in work.versions.items()}
+    assert utilization(Work(), replace(work, versions=twice), cores=16) == pytest.approx(1.7)
+    elsewhere = {key: replace(each, gpus=frozenset()) for key, each in twice.items()}
+    assert utilization(Work(), replace(work, versions=elsewhere, gpus={}), cores=16) == pytest.approx(0.4)
+
+
+@given(works(), CORES)
+def test_a_gpu_never_makes_it_less_and_alone_no_more_than_all_of_the_time(work: Work, cores: float) -> None:
+    later = Work(at_ns=60 * S, refused=1, gpus=work.gpus)
+    assert utilization(Work(), later, cores=cores) <= 1
+    assert utilization(Work(), work, cores=cores) >= utilization(Work(), replace(work, gpus={}), cores=cores)
+
+
+def test_requests_that_fail_in_a_run_need_no_other_server() -> None:
+    good = threaded(100, 100, 1.0)
+    failing = replace(good, offered_rows=100_000, failed_rows=99_900)
+    assert utilization(Work(), over_ten_seconds(failing), cores=2) == pytest.approx(0.1)
+
+
+def test_counters_that_began_anew_count_from_there() -> None:
+    before = over_ten_seconds(threaded(10_000, 10_000, 9.0))
+    after = replace(over_ten_seconds(threaded(50, 50, 5.0)), at_ns=20 * S)
+    assert utilization(before, after, cores=16) == pytest.approx(0.5)
 
 
 def test_a_version_that_ran_nothing_in_the_window_costs_what_it_used_to() -> None:

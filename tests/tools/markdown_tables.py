@@ -20,6 +20,17 @@ def code(text: str) -> str:
     return f"`{text.replace('|', chr(92) + '|')}`"
 
 
+def marked(text: str) -> str:
+    """Code that is between backquotes already stays code."""
+    return "`".join(part if place % 2 else _escaped_part(part) for place, part in enumerate(text.split("`")))
+
+
+def _escaped_part(text: str) -> str:
+    """As `escaped`, with the blanks at both ends."""
+    before, after = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
+    return f"{before}{escaped(text)}{after}" if text.strip() else text
+
+
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Lines of a table; cells are Markdown already. A column without a single entry is left out."""
     used = [place for place in range(len(heads)) if any(row[place] for row in rows)]

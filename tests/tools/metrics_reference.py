@@ -18,7 +18,8 @@ _HEAD = f"""# Metrics
 
 `GET /metrics` on the metrics port, Prometheus text format 0.0.4. Families with labels `model` and `version` also carry
 the model's `metric_tags` as labels `_<tag>`. Counters begin at 0 with the process; those of a version stay when it is
-loaded again. A histogram has `_bucket`, `_sum` and `_count`.
+loaded again, and begin anew when it was unloaded for more than ten minutes. A histogram has `_bucket`, `_sum` and
+`_count`.
 """
 
 _REJECTIONS = {

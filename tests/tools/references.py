@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.tools.command_reference import command_reference
 from tests.tools.metrics_reference import metrics_reference
+from tests.tools.model_reference import model_reference
 from tests.tools.settings_reference import settings_reference
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +23,7 @@ FOLDER = ROOT / "docs" / "reference"
 PAGES: tuple[tuple[str, Callable[[], str]], ...] = (
     ("cli.md", command_reference),
     ("settings.md", settings_reference),
+    ("model-config.md", model_reference),
     ("metrics.md", metrics_reference),
 )
 """File under docs/reference → the function that returns its whole text."""

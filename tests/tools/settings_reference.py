@@ -1,4 +1,4 @@
-"""docs/reference/settings.md: every setting of the server and key of a model's config.toml, as pydantic knows them."""
+"""docs/reference/settings.md: every setting of the server, as pydantic knows it."""
 
 from __future__ import annotations
 
@@ -7,31 +7,22 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import annotated_types
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from tests.tools.markdown_tables import NOTICE, code, escaped, sized, table
+from tests.tools.markdown_tables import NOTICE, code, escaped, marked, sized, table
 
 from tensorquay.commands.serve import serve
 from tensorquay.config.server import ServerConfig
 from tensorquay.config.server_sources import NOT_SETTINGS, PREFIX, flag_of, is_list
 from tensorquay.config.server_values import RestrictedKey
-from tensorquay.config.toml_schema import ConfigTable
-
-_TABLES = {"one": "a table", "named": "a table for each name", "several": "any number of tables"}
 
 INTRODUCTION = """\
 Every setting of `tensorquay serve` can be given as a key of a TOML file (`--config server.toml`: the names below), as
 an environment variable and as a flag; a later one of these three wins. How that works, and which settings matter most:
 [operations.md](../operations.md#settings). `tensorquay serve --print-config` shows what is in force and where it came
-from."""
-
-MODELS = """\
-Keys of `config.toml` in a model's folder, by table. All may be left out, except what is called required; "not said"
-leaves the choice to the model, the server or the runtime. What each means, its bounds, and the same in Triton's
-`config.pbtxt`: [configuration.md](../configuration.md)."""
+from. What one model may be told in a file of its own: [model-config.md](model-config.md)."""
 
 
 def settings_reference() -> str:
@@ -47,21 +38,8 @@ def settings_reference() -> str:
         for name in names:
             lines += _setting(name)
     lines += ["## Variables that are no settings", ""]
-    lines += table(["variable", "what it is"], [[code(name), _marked(text)] for name, text in NOT_SETTINGS.items()])
-    lines += ["## A model's config.toml", "", MODELS, ""]
-    lines += _tables(ConfigTable, "")
+    lines += table(["variable", "what it is"], [[code(name), marked(text)] for name, text in NOT_SETTINGS.items()])
     return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def _marked(text: str) -> str:
-    """Code that is between backquotes already stays code."""
-    return "`".join(part if place % 2 else escaped_part(part) for place, part in enumerate(text.split("`")))
-
-
-def escaped_part(text: str) -> str:
-    """As `escaped`, with the blanks at both ends."""
-    before, after = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
-    return f"{before}{escaped(text)}{after}" if text.strip() else text
 
 
 def _setting(name: str) -> Iterator[str]:
@@ -87,7 +65,7 @@ def _default_of_setting(name: str, field: FieldInfo) -> str:
 
 def _kind(name: str, field: FieldInfo) -> str:
     """The type and its bounds in words."""
-    annotation = _plain(field.annotation)
+    annotation = plain(field.annotation)
     bounds = _bounds(field)
     if isinstance(annotation, enum.EnumType):
         return ", ".join(code(str(member.value)) for member in annotation)
@@ -100,13 +78,13 @@ def _kind(name: str, field: FieldInfo) -> str:
     return ", ".join(filter(None, (words[annotation], bounds)))
 
 
-def _plain(annotation: Any) -> Any:
-    """Without `Annotated` and without None."""
+def plain(annotation: Any) -> Any:
+    """A type without `Annotated` and without None."""
     if typing.get_origin(annotation) is Annotated:
-        return _plain(typing.get_args(annotation)[0])
+        return plain(typing.get_args(annotation)[0])
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         (inner,) = (each for each in typing.get_args(annotation) if each is not type(None))
-        return _plain(inner)
+        return plain(inner)
     return annotation
 
 
@@ -133,62 +111,3 @@ def _bounds(field: FieldInfo) -> str:
     if least is not None or most is not None:
         return f"at least {least}" if least is not None else f"at most {most}"
     return ", ".join(letters)
-
-
-def _tables(model: type[BaseModel], path: str) -> Iterator[str]:
-    """The keys of one table, then the tables in it."""
-    rows: list[list[str]] = []
-    inner: list[tuple[type[BaseModel], str]] = []
-    for name, field in model.model_fields.items():
-        below, kind = _nested(field.annotation)
-        where = f"{path}.{name}" if path else name
-        if below is not None:
-            shown = {"one": where, "named": f"{where}.NAME", "several": where}[kind]
-            inner.append((below, shown))
-            brackets = f"[[{shown}]]" if kind == "several" else f"[{shown}]"
-            rows.append([code(brackets), _TABLES[kind], ""])
-            continue
-        rows.append([code(name), _model_kind(field.annotation), _model_default(field)])
-    yield from (f"### {_title(path)}", "")
-    yield from table(["key", "value", "default"], rows)
-    for each, shown in inner:
-        yield from _tables(each, shown)
-
-
-def _title(path: str) -> str:
-    return f"config.toml, `{path}`" if path else "config.toml, at the top"
-
-
-def _nested(annotation: Any) -> tuple[type[BaseModel] | None, str]:
-    plain = _plain(annotation)
-    if isinstance(plain, type) and issubclass(plain, BaseModel):
-        return plain, "one"
-    for origin, kind in ((list, "several"), (dict, "named")):
-        if typing.get_origin(plain) is origin:
-            inner = _plain(typing.get_args(plain)[-1])
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                return inner, kind
-    return None, ""
-
-
-def _model_kind(annotation: Any) -> str:
-    plain = _plain(annotation)
-    if typing.get_origin(plain) is Literal:
-        return ", ".join(code(f'"{each}"') for each in typing.get_args(plain))
-    words = {bool: "true or false", int: "integer", float: "number", str: "text"}
-    if typing.get_origin(plain) is list:
-        return f"list of {words[_plain(typing.get_args(plain)[0])]}s"
-    if typing.get_origin(plain) is dict:
-        return "table of texts"
-    return words[plain]
-
-
-def _model_default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    default = field.get_default(call_default_factory=True)
-    if default is None or default in ("", [], {}):
-        return "not said"
-    if isinstance(default, bool):
-        return code(str(default).lower())
-    return code(f'"{default}"' if isinstance(default, str) else str(default))

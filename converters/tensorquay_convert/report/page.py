@@ -119,7 +119,8 @@ def _axes(verification: Verification) -> str:
         for axis in verification.axes
     ]
     head = ("axis", "inputs and outputs", "sizes with right answers", "")
-    return f"<section><h2>Dynamic axes</h2>{html.table(head, rows, 'Each was run at these sizes')}</section>"
+    listing = html.wide(html.table(head, rows, "Each was run at these sizes"), "Table of dynamic axes")
+    return f"<section><h2>Dynamic axes</h2>{listing}</section>"
 
 
 def _cases(verification: Verification) -> str:

@@ -38,7 +38,8 @@ class Placement:
     `providers` are those the session really has, in order of preference; `nodes` counts graph nodes per provider
     (empty when the runtime cannot say); `notes` are sentences for people ("cuda was asked for and did not attach …").
     `kind` is where it runs, CPU or GPU; None: where the request said. `file_bytes` is the size of the files the session
-    was made from, weights included; 0 when the backend does not tell.
+    was made from, weights included; 0 when the backend does not tell. `gpu` is the number of the GPU it runs on; None
+    on the CPU, or when the backend does not tell.
     """
 
     providers: tuple[str, ...]
@@ -48,6 +49,7 @@ class Placement:
     notes: tuple[str, ...] = ()
     kind: InstanceKind | None = None
     file_bytes: int = 0
+    gpu: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

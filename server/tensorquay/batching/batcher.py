@@ -7,6 +7,7 @@ only carries them out. A failing batch fails its riders and nothing else; the ba
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,17 +15,21 @@ from functools import partial
 
 from tensorquay.backends.api import Session
 from tensorquay.batching.execute import BatchResult, execute
+from tensorquay.batching.loop_guard import SLOW_NS, LoopGuard
 from tensorquay.batching.oversize import divide
 from tensorquay.batching.policy import BatchLimits, Decision, Dispatch, decide
 from tensorquay.batching.queue import RiderQueue
 from tensorquay.batching.rider import Outcome, Rider
-from tensorquay.batching.run_traces import MakesIds, trace_runs
+from tensorquay.batching.run_traces import MakesIds, trace_runs, trace_starts
 from tensorquay.batching.workers import Worker
 from tensorquay.config.model import BatchingConfig, Oversize
 from tensorquay.core.clock import Clock
 from tensorquay.core.errors import Cancelled, DeadlineExceeded, InvalidArgument, Overloaded, Rejection, Unavailable
 from tensorquay.core.signature import Signature
+from tensorquay.telemetry.devices import FULL, Device, Devices
 from tensorquay.telemetry.statistics import VersionStatistics
+
+_log = logging.getLogger("tensorquay.batching")
 
 _LOOKAHEAD_BATCHES = 4
 """How many batches' worth of riders the policy is shown: enough to find company past other shapes, bounded."""
@@ -44,8 +49,10 @@ class Batcher:
         batching: queue and batch rules.
         stats: counters of the version; this object alone writes the batch and pending ones.
         inline: run batches on the loop (cheap models only) instead of in a thread per slot.
+        stays_inline: also when runs turn out to be slow (`loop_guard.py`).
         max_pending: the server's own bound on waiting riders; 0 for none.
         spans: takes a record of every run with sampled riders; None while spans are off.
+        devices: told of every run on a GPU; None: nobody wants to know.
     """
 
     def __init__(
@@ -58,8 +65,10 @@ class Batcher:
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
         inline: bool,
+        stays_inline: bool = False,
         max_pending: int = 0,
         spans: MakesIds | None = None,
+        devices: Devices | None = None,
     ) -> None:
         self._signature = signature
         self._batching = batching
@@ -67,6 +76,7 @@ class Batcher:
         self._clock = clock
         self._loop = loop
         self._inline = inline
+        self._guard = LoopGuard() if inline and not stays_inline else None
         self._spans = spans
         self._max_rows = signature.max_batch_size or 1
         merges = signature.batches and batching.enabled
@@ -82,6 +92,7 @@ class Batcher:
             (session, Worker(f"tq-{signature.model}-{slot}", loop)) for slot, session in enumerate(sessions)
         ]
         self._workers = [worker for _, worker in self._idle]
+        self._places = {} if devices is None or inline else _places(sessions, devices)
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
@@ -101,7 +112,7 @@ class Batcher:
 
     @property
     def inline(self) -> bool:
-        """Whether batches run on the event loop."""
+        """Whether batches run on the event loop, now."""
         return self._inline
 
     def turned_away(self, rows: int) -> None:
@@ -238,16 +249,24 @@ class Batcher:
         if self._inline:
             self._ran(slot, riders, execute(session, self._signature, riders, self._clock))
         else:
+            if self._places and (place := self._places.get(id(session))) is not None:
+                place[0].began(place[1])
+            if self._spans is not None:
+                trace_starts(riders, self._clock)
             work = partial(execute, session, self._signature, riders, self._clock)
             worker.submit(work, partial(self._ran, slot, riders))
 
     def _ran(self, slot: tuple[Session, Worker], riders: list[Rider], result: BatchResult) -> None:
         self._idle.append(slot)
+        if self._places and (place := self._places.get(id(slot[0]))) is not None:
+            place[0].ended(place[1])
         if not self._inline:
             # The next batch starts before this one's answers are written: the device does not wait for encoders.
             self._flush()
         wall_ms = self._clock.wall_ms()
         for run in result.runs:
+            if run.infer_ns > SLOW_NS and self._guard is not None:
+                self._was_slow(self._guard, run.infer_ns)
             self._stats.batch_executed(
                 rows=run.rows,
                 input_ns=run.input_ns,
@@ -255,6 +274,8 @@ class Batcher:
                 output_ns=run.output_ns,
                 now_wall_ms=wall_ms,
             )
+        if result.failed_rows:
+            self._stats.failed_rows += result.failed_rows
         if self._spans is not None:
             trace_runs(self._spans, riders, result.outcomes)
         ordered = self._batching.preserve_ordering
@@ -267,6 +288,20 @@ class Batcher:
                 rider.done = True
                 self._settle(rider, outcome)
         self._check_closed()
+
+    def _was_slow(self, guard: LoopGuard, run_ns: int) -> None:
+        """A run on the loop has kept everybody waiting."""
+        if not guard.ends(run_ns, self._clock.now_ns()):
+            return
+        self._guard = None
+        self._inline = False
+        _log.warning(
+            "model '%s' runs in a thread of its own from now on: a run took %.0f ms, and as it was on the event loop, "
+            'nobody was served meanwhile; execution.inline = "never" says so from the start',
+            self._signature.model,
+            run_ns / 1e6,
+            extra={"event": "model_left_loop", "model": self._signature.model},
+        )
 
     def _expire(self, now_ns: int) -> None:
         for rider in self._queue.expire(now_ns):
@@ -319,3 +354,13 @@ class Batcher:
             return
         if self._unsettled == 0 and len(self._idle) == len(self._workers):
             self._closing.set_result(None)
+
+
+def _places(sessions: Sequence[Session], devices: Devices) -> dict[int, tuple[Device, int]]:
+    """Id of each session that runs on a GPU → that GPU, and how much of it a run takes."""
+    numbers = [session.placement.gpu for session in sessions]
+    return {
+        id(session): (devices.of(number), FULL // numbers.count(number))
+        for session, number in zip(sessions, numbers, strict=True)
+        if number is not None
+    }

@@ -19,10 +19,11 @@ from tensorquay.core.signature import Signature
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """One outcome per rider, in order, and the successful runs it took."""
+    """One outcome per rider, in order, the successful runs it took, and the rows of those that failed."""
 
     outcomes: list[Outcome]
     runs: list[BatchRun]
+    failed_rows: int = 0
 
 
 def execute(session: Session, signature: Signature, riders: Sequence[Rider], clock: Clock) -> BatchResult:
@@ -35,22 +36,26 @@ def execute(session: Session, signature: Signature, riders: Sequence[Rider], clo
         return _run(session, signature, riders, clock)
     except Exception as failure:  # noqa: BLE001  a session may raise anything; it is handed on as the outcome
         if len(riders) == 1:
-            return BatchResult([failure], [])
+            return BatchResult([failure], [], riders[0].rows)
         return _one_by_one(session, signature, riders, clock, failure)
 
 
 def _one_by_one(
     session: Session, signature: Signature, riders: Sequence[Rider], clock: Clock, failure: Exception
 ) -> BatchResult:
-    result = BatchResult([], [])
+    outcomes: list[Outcome] = []
+    runs: list[BatchRun] = []
+    failed_rows = 0
     for rider in riders:
         if rider.done:
-            result.outcomes.append(failure)
+            outcomes.append(failure)
+            failed_rows += rider.rows
             continue
         alone = execute(session, signature, [rider], clock)
-        result.outcomes.extend(alone.outcomes)
-        result.runs.extend(alone.runs)
-    return result
+        outcomes.extend(alone.outcomes)
+        runs.extend(alone.runs)
+        failed_rows += alone.failed_rows
+    return BatchResult(outcomes, runs, failed_rows)
 
 
 def _run(session: Session, signature: Signature, riders: Sequence[Rider], clock: Clock) -> BatchResult:

@@ -57,15 +57,16 @@ def top(
 ) -> None:
     """Watch a running server: requests, failures, times, queues and load, of all of it and of every version.
 
-    At a terminal q ends it, left and right choose the order, up and down scroll. Otherwise, and with --once or --count,
-    it prints a block of text per second; with --json a line of JSON. Times are estimates from histograms.
+    At a terminal q ends it, left and right choose the order, up and down scroll. Otherwise (also where TERM is dumb),
+    and with --once or --count, it prints a block of text per second; with --json a line of JSON. Times are estimates
+    from histograms.
     """
     server = Server(address_of(url), timeout_s, headers, as_json, None, Reaching(ca, cert, key, insecure))
     wanted = 1 if once else count
     state = State(server.url)
     if as_json:
         out: Out = _Lines()
-    elif wanted is None and sys.stdout.isatty():
+    elif wanted is None and sys.stdout.isatty() and not Console().is_dumb_terminal:
         out = _Screen(state)
     else:
         out = _Blocks()

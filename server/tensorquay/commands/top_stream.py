@@ -25,6 +25,9 @@ _QUIET_S = 90.0
 _MOST_BYTES = 64 << 20
 """Of one event; a server with thousands of models needs far less."""
 
+_MOST_ERROR_BYTES = 64 << 10
+"""Of an answer that is no stream of events, and need not be of a server of ours."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -45,9 +48,11 @@ async def events(server: Server) -> AsyncIterator[Event]:
     """
     waiting = httpx.Timeout(server.timeout_s or _CONNECT_TIMEOUT_S, read=_QUIET_S)
     try:
+        # Not compressed: a few bytes of an answer could be very many.
+        asked = {"accept": "text/event-stream", "accept-encoding": "identity"}
         async with (
             httpx.AsyncClient(timeout=waiting, headers=dict(server.headers), verify=server.verify()) as client,
-            client.stream("GET", server.url + PATH, headers={"accept": "text/event-stream"}) as answer,
+            client.stream("GET", server.url + PATH, headers=asked) as answer,
         ):
             await _check(answer, server)
             async for block in _blocks(answer, server):
@@ -65,15 +70,21 @@ async def _check(answer: httpx.Response, server: Server) -> None:
             raise _strange(server)
         return
     text = ""
-    content = await answer.aread()
+    content = bytearray()
+    async for piece in answer.aiter_raw():
+        content += piece
+        if len(content) > _MOST_ERROR_BYTES:
+            break
     try:
         said = json.loads(content)
         text = plain(str(said["error"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         text = answer.reason_phrase
     sentence = f"{server.url} answered {answer.status_code}: {text}"
     if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
         raise Lost(sentence)
+    if answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+        sentence += " (--header NAME=VALUE sends one)"
     if answer.status_code == httpx.codes.NOT_FOUND:
         sentence += f" (it has no {PATH}; is it a Tensorquay server of this age?)"
     raise click.ClickException(sentence)

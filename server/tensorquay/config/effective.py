@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from tensorquay.config.advice import OPTIMIZATION_FILE, follow, says_where
+from tensorquay.config.files import line_of
 from tensorquay.config.graph_match import (
     Graph,
     check_batch_axis,
@@ -77,6 +78,21 @@ def effective(
     defaults = defaults or Defaults()
     given = declared or ModelConfig(source="default")
     graph = Graph(tuple(inputs), tuple(outputs))
+    try:
+        return _complete(name, given, graph, defaults, not_a_batch, advice)
+    except ConfigRefused as refused:
+        raise refused.at(line_of(given.source, given.text, refused.key)) from None
+
+
+def _complete(
+    name: str,
+    given: ModelConfig,
+    graph: Graph,
+    defaults: Defaults,
+    not_a_batch: str,
+    advice: ExecutionConfig | None,
+) -> EffectiveConfig:
+    """As `effective`, which names the line of what is refused."""
     check_name(given, name)
     batch = _batch_size(given, graph, defaults, not_a_batch)
     batches = batch.size > 0

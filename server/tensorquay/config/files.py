@@ -1,9 +1,10 @@
-"""Which of a model folder's files is its configuration. Pure: names in, a name out; reading is the repository's."""
+"""Which of a model folder's files is its configuration, and what it says. Pure: reading is the repository's."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
+from tensorquay.config import refusal, toml_lines, triton_lines
 from tensorquay.config.model import ModelConfig
 from tensorquay.config.refusal import PBTXT, TOML, WHOLE_FILE, ConfigRefused
 from tensorquay.config.toml_file import parse_toml
@@ -34,3 +35,16 @@ def parse_config(name: str, text: str) -> ModelConfig:
     Raises: ConfigRefused.
     """
     return parse_toml(text) if name == TOML else parse_pbtxt(text)
+
+
+def line_of(file: str, text: str, key: str) -> int | None:
+    """The line of `text` where `key` of a configuration is written; None where that is not known.
+
+    Args: file: what the text was read from; that of a load request has no lines.
+    """
+    match file:
+        case refusal.TOML:
+            return toml_lines.line_of(text, key)
+        case refusal.PBTXT:
+            return triton_lines.line_of(text, key)
+    return None

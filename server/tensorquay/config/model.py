@@ -223,7 +223,8 @@ class ModelConfig:
     """Everything a file or a load request says about one model; what it leaves out is None or empty.
 
     `source` names the file ("config.pbtxt", "config.toml", "load request") for error texts and `tensorquay check`.
-    `parameters` are those that nothing of ours reads; `notes` say what was accepted without effect.
+    `parameters` are those that nothing of ours reads; `notes` say what was accepted without effect. `text` is what the
+    file holds, for the line of what turns out to be wrong later; another text with the same meaning is no other value.
     """
 
     name: str = ""
@@ -243,6 +244,7 @@ class ModelConfig:
     metric_tags: Mapping[str, str] = field(default_factory=dict)
     source: str = "defaults"
     notes: tuple[str, ...] = ()
+    text: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

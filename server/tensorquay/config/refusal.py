@@ -28,6 +28,18 @@ ALLOW_FALLBACK = (
 _SHOWN_CHARACTERS = 120
 """Longest piece of a file that an error repeats: enough to find it, too short to fill a log."""
 
+OTHER_TYPES = {
+    "FLOAT": "FP32",
+    "FLOAT16": "FP16",
+    "FLOAT32": "FP32",
+    "FLOAT64": "FP64",
+    "DOUBLE": "FP64",
+    "HALF": "FP16",
+    "BFLOAT16": "BF16",
+    "STRING": "BYTES",
+}
+"""Names of data types that people bring from other tools → the wire's."""
+
 _RESPELL = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -76,7 +88,8 @@ class ConfigRefused(InvalidArgument):
         self, *, file: str, key: str, value: object, rule: str, hint: str = "", line: int | None = None
     ) -> None:
         key, rule, hint = printable(key), printable(rule), printable(hint)
-        self.file, self.key, self.rule = file, key, rule
+        self.file, self.key, self.rule, self.line = file, key, rule, line
+        self._value, self._hint = value, hint
         shown = brief(value)
         where = file if line is None else f"{file} line {line}"
         what = f"'{key}'" if value is None else f"'{key}' = {shown}"
@@ -90,6 +103,14 @@ class ConfigRefused(InvalidArgument):
         if hint:
             facts["hint"] = hint
         super().__init__(f"{where}: {told}{'; ' + hint if hint else ''}", facts=facts)
+
+    def at(self, line: int | None) -> ConfigRefused:
+        """The same refusal with the line where it applies; itself when that is known already or not at all."""
+        if self.line is not None or line is None:
+            return self
+        return ConfigRefused(
+            file=self.file, key=self.key, value=self._value, rule=self.rule, hint=self._hint, line=line
+        )
 
 
 def printable(text: str) -> str:

@@ -15,7 +15,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tensorquay.config.refusal import brief
 from tensorquay.config.server import Flag, InvalidServerConfig, ServerConfig
+from tensorquay.config.toml_lines import line_of, syntax_problem
 
 PREFIX = "TENSORQUAY_"
 MAX_FILE_BYTES = 2**20
@@ -87,10 +89,13 @@ def load(
     labels: dict[str, str] = {}
     problems: list[str] = []
 
+    content = ""
     if file is not None:
-        for name, value in _read(file).items():
+        content, written = _read(file)
+        for name, value in written.items():
             if name not in ServerConfig.model_fields:
-                problems.append(f"{file.name}: unknown setting '{name[:60]}'{_suggestion(name)}")
+                where = _where(file.name, content, name)
+                problems.append(f"{where}: unknown setting '{name[:60]}'{_unknown(name, value)}")
                 continue
             values[name] = _from_folder(file.parent, name, value)
             origins[name] = labels[name] = file.name
@@ -114,13 +119,24 @@ def load(
     try:
         config = ServerConfig.model_validate(values)
     except ValidationError as exc:
-        problems.extend(_sentences(exc, labels))
+        with_lines = {
+            name: _where(label, content, name) if file is not None and label == file.name else label
+            for name, label in labels.items()
+        }
+        problems.extend(_sentences(exc, with_lines))
     if problems or config is None:
         raise InvalidServerConfig(problems)
     return config.with_sources(origins, notes)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _where(file: str, content: str, name: str) -> str:
+    """The file, with the line of setting `name` in it."""
+    line = line_of(content, name)
+    return file if line is None else f"{file} line {line}"
+
+
+def _read(file: Path) -> tuple[str, dict[str, Any]]:
+    """The text and what it says."""
     try:
         with file.open("rb") as stream:
             raw = stream.read(MAX_FILE_BYTES + 1)
@@ -129,9 +145,16 @@ def _read(file: Path) -> dict[str, Any]:
     if len(raw) > MAX_FILE_BYTES:
         raise InvalidServerConfig([f"{file} is larger than {MAX_FILE_BYTES} bytes: that is no configuration file"])
     try:
-        return tomllib.loads(raw.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as exc:
-        raise InvalidServerConfig([f"{file} is not valid TOML: {exc}"]) from exc
+        text = raw.decode("utf-8-sig")  # editors of Windows begin UTF-8 with a mark, and it says nothing
+        return text, tomllib.loads(text)
+    except UnicodeDecodeError as exc:
+        line, byte = raw.count(b"\n", 0, exc.start) + 1, raw[exc.start]
+        told = f"{file} line {line}: it is not UTF-8 text, got byte 0x{byte:02x}; save the file as UTF-8"
+        raise InvalidServerConfig([told]) from exc
+    except (ValueError, RecursionError) as exc:
+        rule, hint, at = syntax_problem(exc)
+        told = f"{file}{'' if at is None else f' line {at}'}: {rule}{'; ' + hint if hint else ''}"
+        raise InvalidServerConfig([told]) from exc
 
 
 def _from_folder(folder: Path, name: str, value: Any) -> Any:
@@ -154,6 +177,12 @@ def _is_service_link(variable: str, text: str) -> bool:
     )
 
 
+def _unknown(name: str, value: object) -> str:
+    if isinstance(value, dict):
+        return "; settings stand in no [table], but one below the other: http_port = 8000"
+    return _suggestion(name)
+
+
 def _suggestion(name: str, prefix: str = "") -> str:
     close = difflib.get_close_matches(name.lower(), ServerConfig.model_fields, n=1)
     if not close:
@@ -166,6 +195,7 @@ def _sentences(error: ValidationError, labels: Mapping[str, str]) -> list[str]:
     sentences = []
     for item in error.errors(include_url=False, include_context=False):
         text = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected").rstrip(".")
+        text = text.replace("a valid tuple", "a list of texts")
         if not item["loc"]:
             sentences.append(text)
             continue
@@ -174,6 +204,6 @@ def _sentences(error: ValidationError, labels: Mapping[str, str]) -> list[str]:
         where = label if label.startswith("--") or label == name else f"{name} ({label})"
         given = item.get("input")
         secret = "restricted" in name or name == "otlp_endpoint"  # a URL may hold a password
-        shown = f", got {given[:80]!r}" if isinstance(given, str) and not secret else ""
+        shown = f", got {brief(given)}" if isinstance(given, str | int | float) and not secret else ""
         sentences.append(f"{where}: {text}{shown}")
     return sentences

@@ -105,6 +105,10 @@ def endpoint_problem(url: str) -> str | None:
         return "no user in the URL; give credentials with OTEL_EXPORTER_OTLP_HEADERS"
     if not re.fullmatch(r"[\x21-\x7e]+", url):
         return "a URL of printable ASCII"
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError:
+        return "a name that can be looked up: labels of 1 to 63 characters between its dots"
     return None
 
 

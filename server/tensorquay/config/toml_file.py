@@ -1,13 +1,11 @@
-"""config.toml → `ModelConfig`. Every key is in `toml_schema.py`; docs/configuration.md explains them for people."""
+"""config.toml → `ModelConfig`. Every key is in `toml_schema.py`, with its text for people."""
 
 from __future__ import annotations
 
-import re
 import tomllib
-from collections.abc import Iterable, Sequence
-from typing import Any, get_args, get_origin
+from dataclasses import replace
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from tensorquay.config.model import (
     ADVISABLE,
@@ -32,14 +30,15 @@ from tensorquay.config.model import (
     WarmupInput,
     WarmupSample,
 )
-from tensorquay.config.refusal import TOML, WHOLE_FILE, ConfigRefused, did_you_mean
+from tensorquay.config.refusal import OTHER_TYPES, TOML, WHOLE_FILE, ConfigRefused, did_you_mean
 from tensorquay.config.rules import SESSION_OPTION_PREFIXES, check
+from tensorquay.config.toml_execution import ExecutionTable, OptimizationTable
+from tensorquay.config.toml_lines import line_of
+from tensorquay.config.toml_mistakes import schema_refused, syntax_refused
 from tensorquay.config.toml_schema import (
     BatchingTable,
     ConfigTable,
-    ExecutionTable,
     InputTable,
-    OptimizationTable,
     OutputTable,
     QueueTable,
     VersionsTable,
@@ -57,25 +56,12 @@ _PROVIDERS = {
 }
 """ONNX Runtime's own names, for those who have them at hand."""
 
-_EXPECTED = {
-    "string_type": "text",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "dict_type": "a table",
-    "model_type": "a table",
-    "model_attributes_type": "a table",
-    "missing": "it is required",
-}
-
 
 def parse_toml(text: str, *, source: str = TOML) -> ModelConfig:
     """The configuration that `text` describes.
 
-    Raises: ConfigRefused naming file, key, value and rule for bad syntax, an unknown key (with the nearest known one),
-    a wrong type, a value out of bounds, a contradiction, or more than `MAX_CONFIG_BYTES`.
+    Raises: ConfigRefused naming file, line, key, value and rule for bad syntax, an unknown key (with the nearest known
+    one), a wrong type, a value out of bounds, a contradiction, or more than `MAX_CONFIG_BYTES`.
     """
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_CONFIG_BYTES:
@@ -84,17 +70,16 @@ def parse_toml(text: str, *, source: str = TOML) -> ModelConfig:
     try:
         written = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        where = re.search(r"\(at line (\d+), column \d+\)", str(error))
-        line = int(where.group(1)) if where else None
-        raise ConfigRefused(
-            file=source, key=WHOLE_FILE, value=None, rule=f"not TOML: {error}"[:240], line=line
-        ) from None
+        raise syntax_refused(error, source) from None
     try:
         table = ConfigTable.model_validate(written)
     except ValidationError as error:
-        raise _translate(error, source) from None
-    config = _Reader(source).config(table)
-    check(config)
+        raise schema_refused(error, source, text) from None
+    try:
+        config = replace(_Reader(source).config(table), text=text)
+        check(config)
+    except ConfigRefused as refused:
+        raise refused.at(line_of(text, refused.key)) from None
     return config
 
 
@@ -145,7 +130,8 @@ class _Reader:
         found = DataType.from_config(name)
         wire = {each.wire: each for each in DataType}
         if found is None and name not in wire:
-            hint = did_you_mean(name.removeprefix("TYPE_"), wire)
+            word = name.upper().removeprefix("TYPE_")
+            hint = did_you_mean(OTHER_TYPES.get(word, word), wire)
             raise self.refused(f"{key}.datatype", name, "no such data type", hint)
         return found or wire[name]
 
@@ -250,57 +236,3 @@ def _queue(table: QueueTable) -> QueuePolicy:
         allow_timeout_override=table.allow_timeout_override,
         max_queue_size=table.max_queue_size,
     )
-
-
-def _translate(error: ValidationError, file: str) -> ConfigRefused:
-    """pydantic's first finding in our words."""
-    findings = error.errors(include_url=False)
-    # A misspelt key is also a missing one; the misspelling is what helps.
-    found = min(findings, key=lambda each: each["type"] != "extra_forbidden")
-    path = tuple(found["loc"])
-    kind = str(found["type"])
-    if path and path[-1] == "[key]":  # a table's key is at fault, not the value under it
-        path = path[:-1]
-        return ConfigRefused(
-            file=file, key=_dotted(path), value=None, rule="the name of this table is a priority level, 1 …"
-        )
-    if kind == "extra_forbidden":
-        hint = did_you_mean(str(path[-1]), _keys_at(path[:-1]))
-        return ConfigRefused(file=file, key=_dotted(path), value=None, rule="unknown key", hint=hint)
-    if kind == "missing":
-        return ConfigRefused(file=file, key=_dotted(path), value=None, rule="it is required")
-    if kind == "literal_error":
-        expected = str(found.get("ctx", {}).get("expected", ""))
-        return ConfigRefused(file=file, key=_dotted(path), value=found["input"], rule=f"it must be {expected}")
-    expected = _EXPECTED.get(kind, str(found["msg"])[:200])
-    return ConfigRefused(file=file, key=_dotted(path), value=found["input"], rule=f"it must be {expected}")
-
-
-def _dotted(path: Iterable[int | str]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text[:240]
-
-
-def _keys_at(path: Sequence[int | str]) -> list[str]:
-    """The keys that the table at `path` may have."""
-    here: type[BaseModel] | None = ConfigTable
-    named_by_user = False
-    for part in path:
-        if isinstance(part, int) or named_by_user:
-            named_by_user = False  # a list's position or a mapping's key: `here` is the table inside already
-            continue
-        field = None if here is None else here.model_fields.get(part)
-        annotation = None if field is None else field.annotation
-        named_by_user = get_origin(annotation) is dict
-        here = _table_in(annotation)
-    return [] if here is None else list(here.model_fields)
-
-
-def _table_in(annotation: Any) -> type[BaseModel] | None:
-    """The table class within `X`, `X | None`, `list[X]` or `dict[str, X]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inside = (_table_in(argument) for argument in get_args(annotation))
-    return next((found for found in inside if found is not None), None)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from google.protobuf import json_format, text_format
 from google.protobuf.message import DecodeError
 
 from tensorquay.config.model import ModelConfig
-from tensorquay.config.refusal import LOAD_REQUEST, PBTXT, WHOLE_FILE, ConfigRefused, did_you_mean
+from tensorquay.config.refusal import LOAD_REQUEST, OTHER_TYPES, PBTXT, WHOLE_FILE, ConfigRefused, did_you_mean
+from tensorquay.config.triton_lines import line_of
 from tensorquay.config.triton_read import read
 from tensorquay.config.triton_schema import POOL, ModelConfigMessage, repeated_key, text_class
 from tensorquay.config.triton_write import message_json, to_triton_json, to_triton_proto
@@ -42,8 +44,20 @@ _NO_VALUE = re.compile(
 _AT_THE_END = re.compile(r"""(?:'': (?:Expected|Couldn't parse \w+: ?$)|Expected "}")""")
 """How the parser complains when it ran out of text: about an empty line, or about the last one that was not."""
 
-_TYPES = {"BYTES": "TYPE_STRING", "FLOAT": "TYPE_FP32", "FLOAT32": "TYPE_FP32", "DOUBLE": "TYPE_FP64"}
-"""Names of data types that people bring from the wire and from other tools."""
+_TWICE = re.compile(r'should not have multiple "(\w+)" fields')
+_SYNTAX = {
+    r"= .*': Expected \":\"": "config.pbtxt writes 'key: value'; 'key = value' is config.toml's form",
+    r"got \{": "JSON is not read here; write 'key: value', without quotes around keys",
+    r"does not have extensions": "tables between brackets are config.toml's form; config.pbtxt writes 'name { … }'",
+    r"Couldn't parse integer": "it must be a whole number, without quotes",
+    r"Couldn't parse (float|double)": "it must be a number, without quotes",
+    r"Value out of range": "the number is too great for this field, or too small",
+    r"Expected string": "text stands between quotes",
+    r"missing ending quote": "text on one line ends with the quote that it begins with",
+    r"Expected \"true\" or \"false\"|bool": "it must be true or false, without quotes",
+    r"key.*Expected \"{\"": 'a parameter is written parameters { key: "…" value { string_value: "…" } }',
+}
+"""Part of the parser's complaint → what to do about it."""
 
 
 def parse_pbtxt(text: str, *, source: str = PBTXT) -> ModelConfig:
@@ -69,7 +83,10 @@ def parse_pbtxt(text: str, *, source: str = PBTXT) -> ModelConfig:
         message = ModelConfigMessage.FromString(written.SerializeToString())
     except (DecodeError, ValueError) as error:
         raise ConfigRefused(file=source, key=WHOLE_FILE, value=None, rule=_cut(error)) from None
-    return read(message, source, says_max_batch_size=written.HasField("max_batch_size"))
+    try:
+        return replace(read(message, source, says_max_batch_size=written.HasField("max_batch_size")), text=text)
+    except ConfigRefused as refused:
+        raise refused.at(line_of(text, refused.key)) from None
 
 
 def parse_json_config(text: str, *, source: str = LOAD_REQUEST) -> ModelConfig:
@@ -112,10 +129,17 @@ def _refuse_text(error: text_format.ParseError, source: str) -> NoReturn:
     if unknown is not None:
         raise _unknown_field(unknown, source, line) from None
     text = re.sub(r"^\d+:\d+ : ", "", str(error))
+    twice = _TWICE.search(text)
+    if twice is not None:
+        raise ConfigRefused(
+            file=source, key=twice[1], value=None, rule="it is given twice", hint="keep one", line=line
+        ) from None
     rule, hint = _no_such_value(text)
     if _AT_THE_END.match(text):
         rule, hint = "the file ends inside a block or before a value", "look for a missing '}' or ']'"
-    rule = rule or f"not text protobuf: {_cut(text).rstrip('.')}"
+    if not rule:
+        rule = f"not text protobuf: {_cut(text).rstrip('.')}"
+        hint = next((hint for part, hint in _SYNTAX.items() if re.search(part, text)), "")
     raise ConfigRefused(file=source, key=WHOLE_FILE, value=None, rule=rule, hint=hint, line=line) from None
 
 
@@ -138,7 +162,9 @@ def _no_such_value(text: str) -> tuple[str, str]:
         return "", ""
     kind, word = found["type"] or found["json_type"], found["value"] or found["json_value"]
     known = [value.name for value in POOL.FindEnumTypeByName(f"inference.{kind}").values]
-    meant = _TYPES.get(word.upper(), f"{known[0].partition('_')[0]}_{word.upper()}")
+    prefix = f"{known[0].partition('_')[0]}_"
+    bare = word.upper().removeprefix(prefix)
+    meant = prefix + {**OTHER_TYPES, "BYTES": "STRING", "STRING": "STRING"}.get(bare, bare)
     hint = f"did you mean {meant}?" if meant in known else did_you_mean(meant, known)
     return f"{word[:120]} is no value of {kind}", hint
 

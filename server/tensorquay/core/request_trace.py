@@ -59,6 +59,7 @@ class RequestTrace:
     Attributes:
         version: the one that serves it; "" when none does. version_asked: the one it names, "" for none.
         queued_ns: when it was accepted, 0 if it never was.
+        running_ns: when the last run with it began that it has not been told the end of, 0 if none did.
         error: the kind of its failure in lower case, "" for success.
         status: of the HTTP answer; 0 for gRPC.
         call: its number between a front end and the owner, -1 for none.
@@ -79,6 +80,7 @@ class RequestTrace:
         "queued_ns",
         "request_id",
         "rows",
+        "running_ns",
         "runs",
         "span_id",
         "state",
@@ -106,7 +108,7 @@ class RequestTrace:
         self.parent_id = parent_id
         self.state = state
         self.model = self.version = self.version_asked = self.request_id = self.provider = self.error = ""
-        self.rows = self.queued_ns = self.ended_ns = self.status = 0
+        self.rows = self.queued_ns = self.running_ns = self.ended_ns = self.status = 0
         self.call = -1
         self.runs: list[Run] = []
         self.batches: Sequence[BatchTrace] = ()
@@ -134,13 +136,16 @@ class RequestTrace:
 
     def rode(self, run: Run) -> None:
         """It was in a run, which has ended."""
+        self.running_ns = 0
         if len(self.runs) < MAX_RUNS:
             self.runs.append(run)
 
-    def leads(self, batch: BatchTrace) -> None:
-        """It tells about a run, which has ended."""
-        if len(self.batches) < MAX_RUNS:
-            self.batches = (*self.batches, batch)
+    def leads(self, batch: BatchTrace) -> bool:
+        """It tells about a run, which has ended. Returns: whether it could, as it tells about so many only."""
+        if len(self.batches) >= MAX_RUNS:
+            return False
+        self.batches = (*self.batches, batch)
+        return True
 
     def end(self, now_ns: int, *, error: str = "", status: int = 0) -> None:
         """It is answered; later ends do not count."""

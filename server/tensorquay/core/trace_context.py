@@ -98,11 +98,13 @@ def split_head(head: bytes) -> tuple[bytes, RawContext] | None:
     if parent.translate(None, b"0123456789abcdef-") or not _END_OF_LINE(head, end):
         return None
     rest = head[:at] + head[end:]
+    told = b""
     if b"racestate: " in rest:
         state = _STATE_LINE.search(rest)
         if state is not None:
-            return rest[: state.start()] + rest[state.end() :], (parent, state[1])
-    return rest, (parent, b"")
+            rest, told = rest[: state.start()] + rest[state.end() :], state[1]
+    # A second line, or one that is written in another way: what they say together is read elsewhere.
+    return None if b"\r\ntracestate" in rest.lower() else (rest, (parent, told))
 
 
 def of_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> RawContext | None:

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from tensorquay.core.log_lines import LINES
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _MAX_TEXT = 16_384
 _MAX_FIELD = 1024
@@ -55,7 +57,7 @@ class Relay(logging.Handler):
 
 
 def _document(record: logging.LogRecord) -> dict[str, Any]:
-    lines = getattr(record, "lines", None)
+    lines = getattr(record, LINES, None)
     if lines is not None:
         return {
             "name": record.name,
@@ -93,7 +95,7 @@ def handle(document: Any) -> None:
     record.created = document["created"]
     record.exc_text = document.get("exception")
     if "lines" in document:
-        record.lines = document["lines"]
+        setattr(record, LINES, document["lines"])
     for name, value in document.get("fields", {}).items():
         setattr(record, name, value)
     logger.handle(record)

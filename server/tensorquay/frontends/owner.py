@@ -158,6 +158,8 @@ class OwnerEnd:
         for ticket in list(self._tickets.values()):
             ticket.cancel()
         self._tickets.clear()
+        if self._traces is not None:
+            self._traces.lose(self._owned.engine.clock.now_ns())
 
     # -- predictions
 

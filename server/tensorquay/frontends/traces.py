@@ -12,7 +12,7 @@ from typing import Any, Final
 from tensorquay.core.request_trace import Entrance, RequestTrace
 from tensorquay.frontends.records import BrokenLink
 
-IDS_BYTES: Final = 24
+IDS_BYTES: Final = 32
 
 NEVER_SENT: Final = -1
 """In the place of a call: the request was refused before the owner heard of it."""
@@ -25,19 +25,19 @@ _NUMBERS: Final = ("arrival_ns", "ended_ns", "status")
 
 
 def ids_of(trace: RequestTrace) -> bytes:
-    """What travels with a request, `IDS_BYTES` long."""
-    return trace.trace_id + trace.span_id
+    """What travels with a request, `IDS_BYTES` long: its ids, and how it came."""
+    return trace.trace_id + trace.span_id + bytes((trace.entrance, 0, 0, 0, 0, 0, 0, 0))
 
 
 def opened(ids: bytes, arrival_ns: int, ended: Callable[[RequestTrace], None]) -> RequestTrace:
-    """The owner's half of the trace whose ids these are."""
-    return RequestTrace(ended, Entrance.HTTP, arrival_ns, ids[:16], ids[16:24])
+    """The owner's half of the trace whose ids these are. Raises: ValueError, IndexError when they are none."""
+    return RequestTrace(ended, Entrance(ids[24]), arrival_ns, ids[:16], ids[16:24])
 
 
 def document_of(trace: RequestTrace) -> object:
     """The front end's half, when it has ended."""
     own = [getattr(trace, name) for name in (*_TEXTS, *_NUMBERS)]
-    return [trace.call, ids_of(trace).hex(), trace.parent_id.hex(), int(trace.entrance), own]
+    return [trace.call, ids_of(trace).hex(), trace.parent_id.hex(), own]
 
 
 class OpenTraces:
@@ -57,18 +57,23 @@ class OpenTraces:
         trace = self._open[call] = opened(ids, arrival_ns, self._ended)
         return trace
 
+    def lose(self, now_ns: int) -> None:
+        """The front end is gone: what is known of its requests is told, and of the runs they tell about."""
+        traces, self._open = self._open, {}
+        for trace in traces.values():
+            trace.end(now_ns, error="cancelled")
+
     def close(self, document: Any) -> None:
         """The other half came.
 
         Raises: BrokenLink.
         """
         try:
-            call, ids, parent, entrance, own = document
+            call, ids, parent, own = document
             trace = self._open.pop(call, None) or opened(bytes.fromhex(ids), 0, self._ended)
             if ids_of(trace).hex() != ids:
                 raise BrokenLink("the halves of a trace are of different ones")
             trace.parent_id = bytes.fromhex(parent)
-            trace.entrance = Entrance(entrance)
             said = dict(zip((*_TEXTS, *_NUMBERS), own, strict=True))
             # The owner knows which version served it.
             served = trace.version
@@ -76,5 +81,5 @@ class OpenTraces:
                 setattr(trace, name, value)
             trace.version = served or trace.version
             trace.end(int(said["ended_ns"]), error=trace.error, status=trace.status)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, IndexError) as error:
             raise BrokenLink(f"a span makes no sense: {error}") from error

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from tensorquay.backends.api import Session
 from tensorquay.batching.batcher import Batcher
-from tensorquay.config.model import BatchingConfig
+from tensorquay.config.model import BatchingConfig, InlineRun
 from tensorquay.core.clock import Clock
 from tensorquay.core.errors import ServingError, Unavailable
 from tensorquay.core.ids import VersionId
@@ -59,6 +59,7 @@ class MakesBatcher(Protocol):
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
         inline: bool,
+        stays_inline: bool,
     ) -> Batcher:
         """See `Batcher`."""
         ...
@@ -343,6 +344,7 @@ class Fleet:
             clock=self._clock,
             loop=asyncio.get_running_loop(),
             inline=loaded.inline,
+            stays_inline=loaded.effective.config.execution.inline is InlineRun.ALWAYS,
         )
         if self._replaces(loaded.id):
             self._statistics.swaps[loaded.id.name].swapped += 1

@@ -21,7 +21,7 @@ from tensorquay.repository.snapshot import ModelFolder, RepositoryUnreadable
 
 @dataclass(frozen=True, slots=True)
 class LoadOrder:
-    """A load request: configuration as JSON, and files by "file:<version>/<name>"."""
+    """A load request: configuration as JSON ("": the repository's own again), and files by "file:<version>/<name>"."""
 
     name: str
     config_json: str | None = None
@@ -42,14 +42,15 @@ def gather(
 ) -> Known:
     """The model that `order` asks for.
 
-    Args: current: what is aimed at now; its override stays in force unless the file on disk changed since.
+    Args: current: what is aimed at now; its override stays in force unless the file on disk changed since, or the order
+    has an empty configuration.
     Raises: InvalidArgument "failed to load 'x', …" for an unknown model, a refused configuration or bad files.
     An upload that was written is then gone again.
     """
     name = order.name
     if not is_model_name(name):
         raise unknown(name)
-    override = _parse(order, limits) if order.config_json is not None else None
+    override = _parse(order, limits) if order.config_json else None
     if order.files and override is None:
         raise InvalidArgument(f"failed to load '{name}', files were given without 'config': both are needed")
     try:
@@ -57,8 +58,9 @@ def gather(
     except RepositoryUnreadable as exc:
         raise InvalidArgument(f"failed to load '{name}', failed to poll from model repository: {exc}") from exc
     text = disk.declared.text if disk is not None and disk.declared is not None else ""
-    if override is None and current is not None and current.override is not None and current.override.beside == text:
-        kept = current.override
+    before = current.override if current is not None and order.config_json is None else None
+    if before is not None and before.beside == text:
+        kept = before
     elif override is not None:
         upload = None
         if order.files:

@@ -44,10 +44,10 @@ def _line(name: str, version: int, rows: list[Row], remark: str) -> IndexEntry:
     shown = next((row for state in _ORDER for row in rows if row.state is state), newest)
     reason = shown.reason
     if shown.state is State.READY:
-        if newest.failed:
-            reason = f"generation {shown.id.generation} serves; the newer one failed: {newest.reason}"
-        elif remark:
+        if remark:  # what lies there now; a load that failed is of what lay there before
             reason = f"generation {shown.id.generation} serves; not loaded again: {remark}"
+        elif newest.failed:
+            reason = f"generation {shown.id.generation} serves; the newer one failed: {newest.reason}"
     elif shown.state is State.UNAVAILABLE and remark:
         reason = remark
     return IndexEntry(name, str(version), shown.state.value, reason)

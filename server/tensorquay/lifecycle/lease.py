@@ -58,6 +58,11 @@ class LoadedVersion:
         return self.placements[0]
 
     @property
+    def gpus(self) -> frozenset[int]:
+        """Numbers of the GPUs its sessions run on; empty for a version that has none."""
+        return frozenset(each.gpu for each in self.placements if each.gpu is not None)
+
+    @property
     def file_bytes(self) -> int:
         """Size of the files it was loaded from; 0 when the backend does not tell."""
         return self.placement.file_bytes
@@ -113,6 +118,12 @@ class ServedVersion:
         """What runs where."""
         return self.loaded.placement
 
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """The facts shown in metadata, as they are now."""
+        runs_on = "event loop" if self.batcher.inline else "worker thread"
+        return {**self.loaded.properties, "runs_on": runs_on}
+
     def acquire(self) -> None:
         """Begin a lease; end it with `release`, exactly once."""
         self.leases += 1
@@ -145,7 +156,7 @@ class ServedVersion:
             platform=self.loaded.platform,
             inputs=self.signature.inputs,
             outputs=self.signature.outputs,
-            properties=self.loaded.properties,
+            properties=self.properties,
         )
 
 

@@ -154,7 +154,8 @@ class ModelManager:
         READY, and if that fails.
 
         Args:
-            config_json: a model configuration as JSON instead of the file's; stays in force until the file changes.
+            config_json: a model configuration as JSON instead of the file's; stays in force until the file changes, or
+            a load with an empty one.
             files: "file:<version>/<name>" to content; then nothing of the repository's folder is used.
         Raises: Unavailable outside explicit mode; InvalidArgument "failed to load 'x', …" for an unknown model, a
         refused request or a model at fault.
@@ -229,6 +230,17 @@ class ModelManager:
     def knows(self, name: str) -> bool:
         """Whether a repository has, or had while it was loaded, a model of that name."""
         return name in self._folders or name in self._fleet.targets or bool(self._fleet.table.of(name))
+
+    def known(self, name: str) -> Known | None:
+        """How `name` is to be served; one that is not, as it was last seen; None: nobody knows it."""
+        if (wanted := self._fleet.targets.get(name)) is not None:
+            return wanted
+        folder = self._folders.get(name)
+        return Known(folder) if folder is not None else None
+
+    def wants(self, name: str) -> bool:
+        """Whether `name` is to serve: in a repository that is followed, or asked for and not unloaded since."""
+        return name in self._fleet.targets
 
     def rows(self) -> tuple[Row, ...]:
         """The version table: every loading with its state."""

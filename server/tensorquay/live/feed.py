@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -31,9 +32,10 @@ MOST_READERS = 32
 INTERVAL_S = 1.0
 
 _LONGEST_INTERVAL_S = 30.0
-_MOST_SHARE = 0.002
-"""Of the loop's time that sampling may take; beyond it is done more rarely."""
+_MOST_SHARE, _MOST_SHARE_WATCHED = 0.002, 0.02
+"""Of the loop's time that sampling may take while nobody watches, and while somebody does; it is done as rarely."""
 
+_SOON_S = 0.01
 _COSTS = 3
 """Samplings in a row that must all have been dear: one that was interrupted says nothing about the next."""
 
@@ -73,6 +75,7 @@ class LiveFeed:
         self._sampler = Sampler(subject.table, subject.server, self._instances, clock=clock)
         self._history = History()
         self._now = dumps(Figures(clock.wall_ms(), 0.0, ServerFigures()))
+        self._encoding_ns = 0
         self._ticks = 0
         self._overview = b""
         self._overviews = 0
@@ -155,17 +158,31 @@ class LiveFeed:
     async def _run(self) -> None:
         costs_ns = deque((0,) * _COSTS, _COSTS)
         while not self.over.is_set():
-            cost_s = min(costs_ns) / 1e9
-            await self._sleep(min(max(INTERVAL_S, cost_s / _MOST_SHARE), _LONGEST_INTERVAL_S))
+            await self._pause(min(costs_ns) / 1e9)
+            self._encoding_ns = 0
             try:
                 await self._tick()
             except Exception:  # noqa: BLE001  whatever one sampling met must not end the feed, nor the server
                 _log.exception("sampling the live figures failed")
-            costs_ns.append(self._sampler.cost_ns)
+            costs_ns.append(self._sampler.cost_ns + self._encoding_ns)
+
+    async def _pause(self, cost_s: float) -> None:
+        """Wait until it is time for a sampling that costs so much: whoever comes to watch makes that earlier."""
+        waited_s = 0.0
+        while True:
+            share = _MOST_SHARE_WATCHED if self._readers else _MOST_SHARE
+            left_s = min(max(INTERVAL_S, cost_s / share), _LONGEST_INTERVAL_S) - waited_s
+            if left_s < _SOON_S or self.over.is_set():
+                return
+            step_s = min(left_s, INTERVAL_S)
+            await self._sleep(step_s)
+            waited_s += step_s
 
     async def _tick(self) -> None:
         figures = await self._sampler.sample()
+        begun_ns = time.thread_time_ns()
         self._now = dumps(figures)
+        self._encoding_ns = time.thread_time_ns() - begun_ns
         self._ticks += 1
         self._history.add(self._now if len(figures.versions) <= _REMEMBERED_VERSIONS else dumps(_busiest(figures)))
         if self._readers:
@@ -184,7 +201,9 @@ class LiveFeed:
         unread = {key: folder for key, folder in served.items() if key not in self._records}
         if unread and (self._reading is None or self._reading.done()):
             self._reading = asyncio.get_running_loop().create_task(self._read_records(unread), name="live-records")
-        shown = overview.models(manager.index(), manager.catalogue, lambda key: self._records.get(key, _NO_RECORDS))
+        shown = overview.models(
+            manager.index(), manager.catalogue, lambda key: self._records.get(key, _NO_RECORDS), manager.known
+        )
         made = dumps({"models": shown, "may_load": self._subject.may_load})
         if made != self._overview:
             self._overview = made

@@ -13,7 +13,9 @@ from tensorquay.core.ids import VersionId
 from tensorquay.core.messages import IndexEntry
 from tensorquay.lifecycle.lease import Catalogue, LoadedVersion, ServedVersion
 from tensorquay.lifecycle.optimized import Advised
+from tensorquay.lifecycle.views import Known
 from tensorquay.live.records import Records
+from tensorquay.repository.snapshot import describe_policy
 
 _NOT_SERVED: Mapping[str, Any] = {
     "serving_default": False,
@@ -31,9 +33,14 @@ _NOT_SERVED: Mapping[str, Any] = {
     "report": None,
 }
 
+_MOST_RESTING = 20
+
 
 def models(
-    index: Iterable[IndexEntry], catalogue: Catalogue, records: Callable[[VersionId], Records]
+    index: Iterable[IndexEntry],
+    catalogue: Catalogue,
+    records: Callable[[VersionId], Records],
+    known: Callable[[str], Known | None],
 ) -> list[dict[str, Any]]:
     """One entry per model, in the index's order. A model without any version has an empty list, unless it is refused
     as a whole: then one entry with version "" says why."""
@@ -45,7 +52,20 @@ def models(
         served = _served(catalogue, line)
         facts = _NOT_SERVED if served is None else _facts(served, catalogue, records(served.id))
         versions.append({"version": line.version, "state": line.state, "reason": line.reason, **facts})
-    return [{"name": name, "versions": versions} for name, versions in found.items()]
+    return [{"name": name, "versions": versions, **_wanted(known(name), versions)} for name, versions in found.items()]
+
+
+def _wanted(known: Known | None, versions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The version policy, who gave it, and the newest versions in the repository that the index leaves out."""
+    if known is None:
+        return {"policy": None, "override": False, "resting": []}
+    told = {version["version"] for version in versions}
+    there = sorted((version for version, files in known.folder.versions.items() if not files.problem), reverse=True)
+    return {
+        "policy": describe_policy(known.folder.policy),
+        "override": known.override is not None,
+        "resting": [each for each in map(str, there) if each not in told][:_MOST_RESTING],
+    }
 
 
 def _served(catalogue: Catalogue, line: IndexEntry) -> ServedVersion | None:
@@ -64,7 +84,7 @@ def _facts(served: ServedVersion, catalogue: Catalogue, records: Records) -> dic
         "bytes": loaded.file_bytes or None,
         "platform": loaded.platform,
         "batching": _batching(loaded),
-        "inline": loaded.inline,
+        "inline": served.batcher.inline,
         "instances": len(loaded.sessions),
         "loaded_ms": served.stats.loaded_ms or None,
         "load_seconds": round(loaded.load_ns / 1e9, 3),

@@ -85,12 +85,17 @@ class Sampler:
         total = Sum()
         versions: list[VersionFigures] = []
         cost_ns = 0
-        for number, stats in enumerate(self._table.unordered()):
+        every = self._table.unordered()
+        for number, stats in enumerate(every):
             if number % _LOOK_EVERY == 0 and (spent_ns := cpu_ns() - turn_ns) > _TURN_NS:
                 cost_ns += spent_ns
                 await asyncio.sleep(0)
                 turn_ns = cpu_ns()
             self._look(stats, seconds, total, versions)
+        if len(self._seen) > len(every):
+            # The table has forgotten some; an object that is kept here cannot give its place to another.
+            there = set(map(id, every))
+            self._seen = {place: seen for place, seen in self._seen.items() if place in there}
         after = self._server()
         server = total.figures(self._before, after, seconds=seconds)
         self._before, self._at_ns = after, at_ns

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from tensorquay.config.model import ModelConfig
 from tensorquay.core.ids import MAX_VERSION, is_model_name
-from tensorquay.repository.configs import read_config
+from tensorquay.repository.configs import not_read, read_config
 from tensorquay.repository.files import (
     DEFAULT_LIMITS,
     ScanLimits,
@@ -156,6 +156,8 @@ def scan_folder(
     config = declared.config if declared is not None else None
     numbers = _version_numbers(real, names, limits, notes)
     versions = {number: _scan_version(real / str(number), number, root, config, limits) for number in numbers}
+    if declared is None:
+        notes += not_read(names, versions)
     problem = declared.problem if declared is not None else ""
     side: Fingerprint = ()
     if not problem:

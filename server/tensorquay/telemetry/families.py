@@ -31,9 +31,9 @@ class Group(enum.Enum):
 
 
 ALWAYS = "always"
-PER_VERSION = "per version, from its first load on"
+PER_VERSION = "per version, from its first load until ten minutes after it was unloaded"
 PER_READY = "per version that is READY"
-PER_INDEX = "per version in the repository index"
+PER_INDEX = "per version in the repository index; of a model that is refused as a whole without a version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +112,9 @@ _TABLE = (
         PER_VERSION,
     ),
     Family(
-        "nv_cpu_utilization", _G, Group.TRITON, "CPU use of the whole machine since the last scrape, 0 to 1", "ratio",
-        (), "where /proc tells",
+        "nv_cpu_utilization", _G, Group.TRITON,
+        "CPU use of the whole machine since the last scrape that is a second ago, 0 to 1", "ratio", (),
+        "where /proc tells",
     ),
     Family(
         "nv_cpu_memory_total_bytes", _G, Group.TRITON, "Main memory of the machine", "bytes", (), "where /proc tells",
@@ -192,6 +193,11 @@ _TABLE = (
         (*_VERSION, "state"), PER_INDEX,
     ),
     Family(
+        "tensorquay_model_failed", _G, Group.MODELS,
+        "1 when what the repository holds could not be loaded or was refused, whether or not something older serves; "
+        "the repository index has the reason", "1", _VERSION, PER_INDEX,
+    ),
+    Family(
         "tensorquay_model_loads_total", _C, Group.MODELS, "Loads that succeeded", "loads", _VERSION, PER_VERSION,
     ),
     Family(
@@ -200,7 +206,7 @@ _TABLE = (
     Family(
         "tensorquay_model_swaps_total", _C, Group.MODELS,
         "Replacements of a serving version: swapped, or failed with the old one serving on", "swaps",
-        ("model", "result"), "per model, from its first load on",
+        ("model", "result"), "per model, as long as one of its versions",
     ),
     Family(
         "tensorquay_model_bytes", _G, Group.MODELS, "Size of the files the version was loaded from, weights included",

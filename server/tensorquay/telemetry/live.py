@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import add, sub
 
-from tensorquay.telemetry.statistics import TIME_BUCKETS_NS, FailureReason, Histogram, VersionStatistics
+from tensorquay.telemetry.statistics import TIME_BUCKETS_NS, FailureReason, VersionStatistics
 
 Counts = tuple[int, ...]
 """How many observations fell into each bucket of a time histogram; the last one has no upper bound."""
 
 _NOTHING: Counts = (0,) * (len(TIME_BUCKETS_NS) + 1)
 _NS = 1_000_000_000
+_BUCKETS = len(TIME_BUCKETS_NS)
 _REASONS = tuple(FailureReason)
 
 
@@ -138,31 +139,25 @@ class Figures:
 
 def counters_of(stats: VersionStatistics) -> VersionCounters:
     """What `stats` says now. Costs a few microseconds."""
-    return VersionCounters(
-        answered=stats.success_count,
-        failures=tuple([stats.failures[reason] for reason in _REASONS]),
-        rows=stats.inference_count,
-        runs=stats.execution_count,
-        run_ns=stats.compute_time.total,
-        waiting=stats.pending,
-        latency=_counts(stats.request_time),
-        queue=_counts(stats.queue_time),
-        compute=_counts(stats.compute_time),
-    )
+    answered, rows, runs, run_ns = stats.sums()
+    latency, queue, compute = map(tuple, stats.times())
+    # By place: by name costs half as much again.
+    failures = tuple(stats.failures.values())
+    return VersionCounters(answered, failures, rows, runs, run_ns, stats.pending, latency, queue, compute)
 
 
 def change(before: VersionCounters, after: VersionCounters) -> VersionChange:
     """What happened between two moments."""
     return VersionChange(
-        answered=_grown(before.answered, after.answered),
-        failures=_since(before.failures, after.failures),
-        rows=_grown(before.rows, after.rows),
-        runs=_grown(before.runs, after.runs),
-        run_ns=_grown(before.run_ns, after.run_ns),
-        waiting=after.waiting,
-        latency=_since(before.latency, after.latency),
-        queue=_since(before.queue, after.queue),
-        compute=_since(before.compute, after.compute),
+        _grown(before.answered, after.answered),
+        _since(before.failures, after.failures),
+        _grown(before.rows, after.rows),
+        _grown(before.runs, after.runs),
+        _grown(before.run_ns, after.run_ns),
+        after.waiting,
+        _since(before.latency, after.latency),
+        _since(before.queue, after.queue),
+        _since(before.compute, after.compute),
     )
 
 
@@ -170,14 +165,16 @@ def version_figures(
     model: str, version: str, happened: VersionChange, *, seconds: float, instances: int
 ) -> VersionFigures:
     """The figures of one version in an interval of `seconds`."""
-    runs, rows = happened.runs, happened.rows
+    runs, rows, failures = happened.runs, happened.rows, happened.failures
     return VersionFigures(
         model=model,
         version=version,
         requests_per_s=_rate(happened.answered, seconds),
-        failures_per_s={
-            why.value: _rate(count, seconds) for why, count in zip(_REASONS, happened.failures, strict=True) if count
-        },
+        failures_per_s=(
+            {why.value: _rate(count, seconds) for why, count in zip(_REASONS, failures, strict=True) if count}
+            if any(failures)
+            else {}
+        ),
         rows_per_s=_rate(rows, seconds),
         runs_per_s=_rate(runs, seconds),
         rows_per_run=round(rows / runs, 2) if runs else None,
@@ -234,9 +231,13 @@ class Sum:
 def percentiles(counts: Sequence[int]) -> Percentiles | None:
     """Of a time histogram's counts, not cumulative; None when they are all zero."""
     below = list(accumulate(counts))
-    if below[-1] == 0:
+    if not below[-1]:
         return None
-    return Percentiles(*[round(quantile(share, below) / 1e6, 4) for share in (0.5, 0.95, 0.99)])
+    return Percentiles(
+        round(quantile(0.5, below) / 1e6, 4),
+        round(quantile(0.95, below) / 1e6, 4),
+        round(quantile(0.99, below) / 1e6, 4),
+    )
 
 
 def quantile(share: float, below: Sequence[int]) -> float:
@@ -248,14 +249,12 @@ def quantile(share: float, below: Sequence[int]) -> float:
     """
     rank = share * below[-1]
     bucket = bisect_left(below, rank)
-    if bucket >= len(TIME_BUCKETS_NS):
+    if bucket >= _BUCKETS:
         return TIME_BUCKETS_NS[-1]
-    lower, fewer = (TIME_BUCKETS_NS[bucket - 1], below[bucket - 1]) if bucket else (0, 0)
+    if not bucket:
+        return TIME_BUCKETS_NS[0] * rank / below[0]
+    lower, fewer = TIME_BUCKETS_NS[bucket - 1], below[bucket - 1]
     return lower + (TIME_BUCKETS_NS[bucket] - lower) * (rank - fewer) / (below[bucket] - fewer)
-
-
-def _counts(histogram: Histogram) -> Counts:
-    return tuple(histogram.counts)
 
 
 def _grown(before: int, after: int) -> int:

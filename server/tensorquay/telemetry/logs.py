@@ -2,9 +2,10 @@
 
 Owns the handler on the root logger, the queue and the writing thread. Logging never blocks and never raises: the queue
 is bounded and what does not fit is counted and told later; a stream that fails (full disk, closed pipe) is told once.
-Fields given as `extra=` are part of the line; `request_id` has its own place. Text from clients cannot break a line:
-control characters are escaped. A record with the attribute `lines` stands for many: one for every request would cost
-more than the request.
+Fields given as `extra=` are part of the line; `request_id` has its own place. Text from clients cannot break a line,
+turn it around or imitate a field: what is not printable (`str.isprintable`) is escaped as in JSON, and in text a value
+that could be taken for more than one field is written as a JSON string. A record may stand for many lines
+(`core/log_lines.py`).
 """
 
 from __future__ import annotations
@@ -12,26 +13,25 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import logging.handlers
 import queue
+import re
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TextIO, TypeAlias
+from typing import Any, Final, TextIO
 
 import orjson
 
 from tensorquay.config.server import LogFormat, ServerConfig
+from tensorquay.core.log_lines import LINES, Line
+from tensorquay.telemetry.log_file import Forgiving, LogFile
 
 OURS: Final = "tensorquay"
 ACCESS: Final = "tensorquay.access"
 """Name of the logger for one line per request; silent unless the access log is on."""
-
-Line: TypeAlias = tuple[int, str, dict[str, Any]]
-"""One of many in a record: milliseconds of the wall clock, message, fields."""
 
 QUEUE_RECORDS = 10_000
 MAX_TEXT = 16_384
@@ -39,14 +39,11 @@ MAX_TEXT = 16_384
 
 _CLOSE_TIMEOUT_S = 5.0
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))} | {
-    ord("\n"): "\\n",
-    ord("\r"): "\\r",
-    ord("\t"): "\\t",
-    0x2028: "\\u2028",
-    0x2029: "\\u2029",
-}
-_JSON_CONTROL = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}
+_MAX_ID = 256
+_MAX_FIELD = 1024
+_LIKE_A_NAME = re.compile(r"(?:^ ?|  )[^ ]+")
+"""A word of a message where a field may begin: after two spaces, which there are before every message too."""
+
 _LETTERS = {"DEBUG": "D", "INFO": "I", "WARNING": "W", "ERROR": "E", "CRITICAL": "C"}
 
 
@@ -193,7 +190,7 @@ class _Enqueue(logging.Handler):
         if self._taken - self.written + weight > self._most:
             self.dropped += weight
             return
-        if not hasattr(record, "lines"):
+        if not hasattr(record, LINES):
             record = self._finished(record)
         try:
             self._target.put_nowait(record)
@@ -223,48 +220,21 @@ class _Enqueue(logging.Handler):
 
 def _weight(record: logging.LogRecord) -> int:
     """How many lines a record is."""
-    lines = getattr(record, "lines", None)
+    lines = getattr(record, LINES, None)
     return 1 if lines is None else len(lines)
 
 
 _PLAIN = logging.Formatter()
 
 
-class _Forgiving(logging.Handler):
-    """A stream that fails is told once on standard error; the records meanwhile are lost, nothing else is."""
-
-    _failed = False
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002 - logging's signature
-        if self._failed:
-            return
-        self._failed = True
-        cause = sys.exc_info()[1]
-        try:
-            if sys.__stderr__ is not None:
-                sys.__stderr__.write(f"tensorquay: the log cannot be written ({cause}); log lines are being lost\n")
-        except (OSError, ValueError):
-            return  # nowhere left to tell
-
-
-class _Stream(_Forgiving, logging.StreamHandler[TextIO]):
+class _Stream(Forgiving, logging.StreamHandler[TextIO]):
     """Standard error, or a stream handed in."""
-
-
-class _File(_Forgiving, logging.handlers.WatchedFileHandler):
-    """A file, reopened when it was renamed or removed."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            super().emit(record)
-        except OSError:  # reopening failed
-            self.handleError(record)
 
 
 def _open(file: Path | None, stream: TextIO | None) -> logging.Handler:
     if file is None:
         return _Stream(stream if stream is not None else sys.stderr)
-    return _File(file, encoding="utf-8", errors="backslashreplace")
+    return LogFile(file)
 
 
 class _Lines(logging.Formatter):
@@ -276,7 +246,7 @@ class _Lines(logging.Formatter):
         self._second = (0, "", "")
 
     def format(self, record: logging.LogRecord) -> str:
-        lines: list[Line] | None = getattr(record, "lines", None)
+        lines: list[Line] | None = getattr(record, LINES, None)
         if lines is not None:
             return "\n".join(self._many(record, lines))
         fields = {
@@ -292,13 +262,13 @@ class _Lines(logging.Formatter):
         level, name = record.levelname.lower(), record.name
         for at_ms, message, fields in lines:
             if json_:
-                head = {"time": self._utc(at_ms), "level": level, "logger": name, "message": message}
+                line = {"time": self._utc(at_ms), "level": level, "logger": name, "message": message, **fields}
                 try:
-                    text = orjson.dumps(head | fields).decode()
+                    text = orjson.dumps(line).decode()
                 except orjson.JSONEncodeError:
                     # Half a surrogate pair, which no encoding has.
-                    text = _JSON_ASCII.encode(head | fields)
-                yield text if text.isascii() else text.translate(_JSON_CONTROL)
+                    text = _JSON_ASCII.encode(line)
+                yield text if text.isascii() and "\x7f" not in text else _escaped(text)
             else:
                 stamp = self._utc(at_ms) if iso else self._local(at_ms)
                 yield _text(stamp, record, message, fields.get("request_id"), fields)
@@ -328,7 +298,7 @@ def _text_line(record: logging.LogRecord, request_id: Any, fields: dict[str, Any
     stamp = _stamp(record) if iso else _local(record.created)
     line = _text(stamp, record, str(record.msg), request_id, fields)
     if record.exc_text:
-        line += "\n" + "\n".join("    " + row for row in record.exc_text.splitlines())
+        line += "\n" + "\n".join("    " + _escaped(row) for row in record.exc_text.splitlines())
     return line
 
 
@@ -340,11 +310,30 @@ def _local(created: float) -> str:
 def _text(stamp: str, record: logging.LogRecord, message: str, request_id: Any, fields: dict[str, Any]) -> str:
     letter = _LETTERS.get(record.levelname, record.levelname[:1])
     name = record.name.removeprefix(OURS + ".")
-    parts = [f"{stamp} {letter} {name:<12} {_escaped(message)}"]
+    told = "".join([f"  {key}={value!s}" for key, value in fields.items() if key != "request_id"])
+    count = len(fields) - ("request_id" in fields)
     if request_id:
-        parts.append(f"request_id={_escaped(str(request_id)[:256])}")
-    parts += [f"{key}={_escaped(str(value)[:1024])}" for key, value in fields.items() if key != "request_id"]
-    return "  ".join(parts)
+        told = f"  request_id={str(request_id)[:_MAX_ID]}{told}"
+        count += 1
+    # One look at all of them together: at each by itself it would cost several times as much.
+    if (
+        len(told) > _MAX_FIELD
+        or told.count(" ") != 2 * count
+        or told.count("=") != count
+        or '"' in told
+        or not told.isprintable()
+    ):
+        told = _quoted(request_id, fields)
+    if "=" in message or not message.isprintable():
+        message = _message(message)
+    return f"{stamp} {letter} {name:<12} {message}{told}"
+
+
+def _quoted(request_id: Any, fields: dict[str, Any]) -> str:
+    """Fields of which some may be long, or could be misread."""
+    shown = {"request_id": str(request_id)[:_MAX_ID]} if request_id else {}
+    shown |= {key: str(value)[:_MAX_FIELD] for key, value in fields.items() if key != "request_id"}
+    return "".join([f"  {_escaped(key)}={_value(value)}" for key, value in shown.items()])
 
 
 def _json_line(record: logging.LogRecord, request_id: Any, fields: dict[str, Any]) -> str:
@@ -355,7 +344,7 @@ def _json_line(record: logging.LogRecord, request_id: Any, fields: dict[str, Any
         "message": str(record.msg),
     }
     if request_id:
-        line["request_id"] = str(request_id)[:256]
+        line["request_id"] = str(request_id)[:_MAX_ID]
     for key, value in fields.items():
         line[f"extra_{key}" if key in line else key] = value
     if record.exc_text:
@@ -365,16 +354,32 @@ def _json_line(record: logging.LogRecord, request_id: Any, fields: dict[str, Any
     except (TypeError, ValueError, RecursionError):
         safe = {key: value if isinstance(value, str) else _shortened(value) for key, value in line.items()}
         text = _JSON.encode(safe)
-    # JSON leaves these as they are, and some readers take them for the end of a line.
-    return text if text.isascii() else text.translate(_JSON_CONTROL)
+    return _escaped(text)
 
 
 def _shortened(value: object) -> str:
-    return str(value)[:1024]
+    return str(value)[:_MAX_FIELD]
+
+
+def _message(text: str) -> str:
+    """A message, in which nothing looks like a field."""
+    return _LIKE_A_NAME.sub(lambda word: word[0].replace("=", "\\u003d"), _escaped(text))
+
+
+def _value(text: str) -> str:
+    """A field's value: as it is, or as a JSON string where it could be misread."""
+    plain = text.isprintable() and not any(each in text for each in ' "=')
+    return text if plain else _escaped(_JSON.encode(text))
 
 
 def _escaped(text: str) -> str:
-    return text if text.isprintable() else text.translate(_CONTROL)
+    """`text` with what is not printable as JSON writes it, so that JSON stays the JSON it was.
+
+    Some readers take such characters for the end of a line, and terminals obey them or turn the text around.
+    """
+    if text.isprintable():
+        return text
+    return text.translate({ord(each): _JSON_ASCII.encode(each)[1:-1] for each in set(text) if not each.isprintable()})
 
 
 _JSON = json.JSONEncoder(default=_shortened, ensure_ascii=False, allow_nan=False)

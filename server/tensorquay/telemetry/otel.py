@@ -34,7 +34,7 @@ class SpanRecorder:
     Attributes:
         rule: what is sampled.
         sampler: begins the traces of requests that come in by this process.
-    Raises: TracingUnusable for certificates that cannot be read.
+    Raises: TracingUnusable for certificates that cannot be read, and when there can be no thread.
     """
 
     def __init__(self, settings: OtelSettings, *, version: str, clock: Clock) -> None:
@@ -57,13 +57,19 @@ class SpanRecorder:
             ) from error
         # Mapped once: spans of one server then keep their order and lengths, whatever is done to the wall clock.
         offset_ns = time.time_ns() - clock.now_ns()
-        self._exporter = SpanExporter(
-            sender,
-            SpanEncoder(resource, version=version, wall_offset_ns=offset_ns),
-            queue_spans=settings.queue_spans,
-            batch_spans=settings.batch_spans,
-            delay_s=settings.delay_s,
-        )
+        try:
+            self._exporter = SpanExporter(
+                sender,
+                SpanEncoder(resource, version=version, wall_offset_ns=offset_ns),
+                queue_spans=settings.queue_spans,
+                batch_spans=settings.batch_spans,
+                delay_s=settings.delay_s,
+            )
+        except RuntimeError as error:
+            raise TracingUnusable(
+                f"spans cannot be sent: their thread cannot be started ({error}); the container's or the user's limit "
+                "of processes (pids.max, ulimit -u) is reached"
+            ) from error
         self.rule = SamplingRule(settings.ratio, settings.follow, settings.followed_per_s)
         self.sampler = RequestSampler(self.rule, self.ended)
 

@@ -72,7 +72,11 @@ class SpanEncoder:
         number = int.from_bytes(span_id, "little")
         if trace.queued_ns and not runs:
             number = _next(number)
-            spans.append(self._queue(trace_id, number, span_id, trace.queued_ns, trace.ended_ns))
+            spans.append(self._queue(trace_id, number, span_id, trace.queued_ns, trace.running_ns or trace.ended_ns))
+            if trace.running_ns:
+                # It was answered before its run had ended, or that failed.
+                own = _child(_TRACE_ID, trace_id, _SPAN_ID, _next(number), _PARENT_ID, span_id)
+                spans.append(_field(_SPAN, own + _RUN + self._times(trace.running_ns, trace.ended_ns)))
         for run in runs:
             number = _next(number)
             spans.append(self._queue(trace_id, number, span_id, run.queued_ns, run.times.start_ns))
@@ -162,7 +166,10 @@ class SpanEncoder:
 
 def span_count(trace: RequestTrace) -> int:
     """How many spans `SpanEncoder` makes of it."""
-    return 1 + (2 * len(trace.runs) or bool(trace.queued_ns)) + len(trace.batches)
+    own = 2 * len(trace.runs)
+    if not own and trace.queued_ns:
+        own = 2 if trace.running_ns else 1
+    return 1 + own + len(trace.batches)
 
 
 # What follows is kept: the same few models and outcomes come again and again. Ids of requests do not, and are not kept.

@@ -7,12 +7,15 @@ of an answer only so much is read as an answer has. Source: OTLP 1.x, "OTLP/HTTP
 from __future__ import annotations
 
 import http.client
+import io
 import math
+import socket
 import ssl
 import time
 import zlib
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tensorquay.config.otel import Collector
@@ -72,6 +75,9 @@ class OtlpSender:
         kept = self._connection is not None
         try:
             status, pause = self._exchange(data, end_s)
+        except UnicodeError as error:
+            self.close()
+            raise NotSent("it has a name that cannot be looked up", lasting=True) from error
         except (OSError, http.client.HTTPException) as error:
             self.close()
             if not kept or not isinstance(error, ConnectionError):
@@ -103,14 +109,16 @@ class OtlpSender:
                 )
             connection.connect()
             self._connection = connection
-        self._bound(connection, end_s)
+        assert connection.sock is not None
+        connection.sock.settimeout(self._left_s(end_s))
+        # What stands in for the class is called like it.
+        connection.response_class = partial(_Answer, partial(self._left_s, end_s))  # type: ignore[assignment]
         connection.request("POST", self._target, data, self._headers)
-        self._bound(connection, end_s)
         answer = connection.getresponse()
-        self._read(connection, answer, end_s)
+        self._read(answer)
         return answer.status, _pause(answer.headers.get("Retry-After", ""))
 
-    def _read(self, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, end_s: float) -> None:
+    def _read(self, answer: http.client.HTTPResponse) -> None:
         """Take the answer's body, so that the connection can be used again; one too long ends it."""
         taken = 0
         while piece := answer.read1(_PIECE_BYTES):
@@ -118,21 +126,45 @@ class OtlpSender:
             if taken > _MAX_ANSWER_BYTES:
                 self.close()
                 return
-            self._bound(connection, end_s)
         # Also an answer without a body has to be closed before the connection takes another request.
         answer.close()
         if answer.will_close:
             self.close()
-
-    def _bound(self, connection: http.client.HTTPConnection, end_s: float) -> None:
-        if connection.sock is not None:
-            connection.sock.settimeout(self._left_s(end_s))
 
     def _left_s(self, end_s: float) -> float:
         left = end_s - self._clock_s()
         if left <= 0:
             raise TimeoutError
         return left
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer whose every read knows how much time is left: a socket's own time-out begins anew with each byte.
+
+    Args: left_s: what is left; raises TimeoutError when nothing is.
+    """
+
+    def __init__(self, left_s: Callable[[], float], sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_TimedReader(self.fp.detach(), sock, left_s))
+
+
+class _TimedReader(io.RawIOBase):
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, left_s: Callable[[], float]) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._left_s = left_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(self._left_s())
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def _context(collector: Collector) -> ssl.SSLContext:

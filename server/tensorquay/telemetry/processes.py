@@ -38,8 +38,10 @@ class CpuUse:
         before, self._alive = self._alive, {}
         for pid in self._others():
             used = cpu_seconds_of(pid, self._proc)
-            if used is not None:
-                self._alive[pid] = used
+            if used is None:
+                # It lives, and cannot be looked at just now (no free descriptor): what it had used, it has used.
+                used = before.get(pid, 0.0)
+            self._alive[pid] = used
         for pid, used in before.items():
             # A number may be given to a new process, which begins at zero.
             if self._alive.get(pid, -1.0) < used:

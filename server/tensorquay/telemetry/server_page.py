@@ -25,11 +25,15 @@ STATES = ("UNKNOWN", "LOADING", "READY", "UNLOADING", "UNAVAILABLE")
 
 @dataclass(frozen=True, slots=True)
 class VersionState:
-    """A version and the state the repository index shows for it."""
+    """A version and what the repository index shows for it; without a version: a model that is refused as a whole.
+
+    `failed`: what the repository holds of it could not be loaded, or was refused.
+    """
 
     model: str
     version: str
     state: str
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ class ServerPage:
         self._figures = figures
         self._labels = labels
         self._build = build
-        self._states: dict[tuple[str, str], tuple[str, str]] = {}
+        self._states: dict[tuple[str, str], tuple[VersionState, tuple[str, str]]] = {}
         self._proc = root / "proc"
         self._cpu = machine.CpuMeter(self._proc)
         self._container = Container(root)
@@ -116,8 +120,9 @@ class ServerPage:
 
     def _models(self, page: Page) -> Iterator[None]:
         # By name, because a page with the same series twice is refused as a whole.
-        states = {(each.model, each.version): each.state for each in self._figures.states()}
-        page.lines("tensorquay_model_state", self._state_lines(states))
+        states = self._state_lines({(each.model, each.version): each for each in self._figures.states()})
+        page.lines("tensorquay_model_state", [lines for lines, _ in states])
+        page.lines("tensorquay_model_failed", [line for _, line in states])
         yield
         now_ns = self._table.clock.now_ns()
         ready = [(self._labels(each.key), each) for each in self._figures.ready()]
@@ -149,12 +154,12 @@ class ServerPage:
             ),
         )
 
-    def _state_lines(self, states: Mapping[tuple[str, str], str]) -> list[str]:
-        """Five lines per version, which change so rarely that each state's are kept while the version is there."""
+    def _state_lines(self, index: Mapping[tuple[str, str], VersionState]) -> list[tuple[str, str]]:
+        """Five lines and one per version, which change so rarely that they are kept while the version is as it was."""
         before, self._states = self._states, {}
-        for key, current in states.items():
+        for key, current in index.items():
             kept = before.get(key)
-            self._states[key] = kept if kept is not None and kept[0] == current else (current, _states(key, current))
+            self._states[key] = kept if kept is not None and kept[0] == current else (current, _states(current))
         return [lines for _, lines in self._states.values()]
 
     def _requests(self, page: Page) -> None:
@@ -214,14 +219,16 @@ class ServerPage:
                     _one(page, sample.name, sample.value)
 
 
-def _states(key: tuple[str, str], current: str) -> str:
-    name, family = "tensorquay_model_state", FAMILIES["tensorquay_model_state"]
-    lines = []
-    for state in STATES:
-        labels = {"model": key[0], "version": key[1], "state": state}
-        check_labels(family, labels)
-        lines.append(f"{name}{labels_text(labels)} {int(current == state)}")
-    return "\n".join(lines)
+def _states(current: VersionState) -> tuple[str, str]:
+    """The lines of tensorquay_model_state and the one of tensorquay_model_failed."""
+    own = {"model": current.model, "version": current.version}
+    lines = [_line("tensorquay_model_state", {**own, "state": each}, current.state == each) for each in STATES]
+    return "\n".join(lines), _line("tensorquay_model_failed", own, current.failed)
+
+
+def _line(name: str, labels: Labels, holds: bool) -> str:
+    check_labels(FAMILIES[name], labels)
+    return f"{name}{labels_text(labels)} {int(holds)}"
 
 
 def _one(page: Page, name: str, value: float | None) -> None:

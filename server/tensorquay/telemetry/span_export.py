@@ -26,6 +26,7 @@ CLOSE_TIMEOUT_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
 _STEP: Final = 64
+_NEVER: Final = float("inf")
 
 
 class Sends(Protocol):
@@ -43,15 +44,18 @@ class Sends(Protocol):
 class SpanExporter:
     """See the module. `put` and `close` are called on the event loop, all else is the thread's.
 
-    `put` finds nothing of its code in the processor's caches, so there is little of it, and no lock: the loop counts
-    what comes, the thread what goes, and the thread looks at the queue by itself.
+    `put` finds nothing of its code in the processor's caches, so there is little of it, and rarely a lock: the loop
+    counts what comes, the thread what goes. The thread says at how many waiting spans it is to be woken before it looks
+    how many there are, `put` counts before it looks what the thread has said: one of the two sees the other.
 
     Args:
-        queue_spans: most spans that wait, those being sent included.
-        batch_spans: most in one request (a request's own spans stay together, so a few more).
-        delay_s: longest wait before they are sent, and between two looks at the queue.
+        queue_spans: most spans that wait, those being sent included; a request's own spans stay together, and always
+            fit when nothing waits.
+        batch_spans: most in one request to the collector; so that they stay together, a few more.
+        delay_s: longest wait before they are sent.
     Attributes:
         dropped, sent: spans, so far.
+    Raises: RuntimeError when there can be no thread.
     """
 
     def __init__(
@@ -73,29 +77,28 @@ class SpanExporter:
         self._changed = threading.Condition()
         self._queue: deque[tuple[int, RequestTrace]] = deque()
         self._came = self._went = 0
+        self._wakes_at: float = 1
         self._closing_s: float | None = None
-        self._thread: threading.Thread | None = None
         self._failing = False
         self._lost = 0
         self.dropped = 0
         self.sent = 0
+        self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
+        self._thread.start()
 
     def put(self, trace: RequestTrace) -> None:
         """Let its spans be sent, if there is room."""
         count = span_count(trace)
         before = self._came - self._went
-        waiting = before + count
-        if waiting > self._queue_spans or self._closing_s is not None:
+        if (before and before + count > self._queue_spans) or self._closing_s is not None:
             with self._changed:
                 self._drop(count, "they come faster than they can be sent")
             return
         self._queue.append((count, trace))
         self._came += count
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
-            self._thread.start()
-        elif before < self._batch_spans <= waiting:
+        if self._came - self._went >= self._wakes_at:
             with self._changed:
+                self._wakes_at = _NEVER
                 self._changed.notify()
 
     def close(self) -> None:
@@ -103,9 +106,7 @@ class SpanExporter:
         with self._changed:
             self._closing_s = self._clock_s() + CLOSE_TIMEOUT_S
             self._changed.notify()
-            thread = self._thread
-        if thread is not None:
-            thread.join(CLOSE_TIMEOUT_S)
+        self._thread.join(CLOSE_TIMEOUT_S)
         with self._changed:
             if left := self._came - self._went:
                 _log.warning("%d spans were not sent before the end", left, extra={"event": "spans_lost"})
@@ -115,7 +116,12 @@ class SpanExporter:
     def _run(self) -> None:
         while (batch := self._next()) is not None:
             count = sum(count for count, _ in batch)
-            taken = self._deliver(self._encoded(batch))
+            try:
+                taken = self._deliver(self._encoded(batch))
+            except Exception:  # noqa: BLE001  told, whatever it is
+                # A bug of ours may cost these spans, and not all that are still to come.
+                _log.exception("%d spans could not be sent", count, extra={"event": "spans_failed"})
+                taken = False
             with self._changed:
                 if taken is None:
                     return
@@ -142,15 +148,28 @@ class SpanExporter:
     def _next(self) -> list[tuple[int, RequestTrace]] | None:
         """What is sent next, when it is time; None when nothing is and the server ends."""
         with self._changed:
-            while self._came - self._went < self._batch_spans and self._closing_s is None:
-                if not self._changed.wait(self._delay_s) and self._queue:
-                    break
+            self._sleep(1, _NEVER)
+            if not self._queue:
+                return None
+            self._sleep(self._batch_spans, self._clock_s() + self._delay_s)
+            self._wakes_at = _NEVER
         batch: list[tuple[int, RequestTrace]] = []
         spans = 0
         while self._queue and spans < self._batch_spans:
             batch.append(self._queue.popleft())
             spans += batch[-1][0]
-        return batch or None
+        return batch
+
+    def _sleep(self, spans: int, end_s: float) -> None:
+        """With the lock held: until so many wait, it is `end_s`, or the server ends."""
+        while self._closing_s is None:
+            self._wakes_at = spans
+            if self._came - self._went >= spans:
+                return
+            left_s = end_s - self._clock_s()
+            if left_s <= 0:
+                return
+            self._changed.wait(None if left_s == _NEVER else left_s)
 
     def _deliver(self, data: bytes) -> bool | None:
         """Send `data`, again and again while that may help. False: it is refused for good. None: the server ends."""

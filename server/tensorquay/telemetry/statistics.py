@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tensorquay.core.clock import Clock
@@ -26,6 +26,12 @@ TIME_BUCKETS_NS = tuple(
 
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Upper bounds of the rows-per-batch histogram."""
+
+KEPT_NS = 600 * 1_000_000_000
+"""How long the counters of a version stay that was unloaded: everybody who scrapes sees its last requests.
+
+Twice as long as Prometheus looks back. Were they kept for ever, a page would grow with every version ever dropped.
+"""
 
 
 class FailureReason(enum.Enum):
@@ -83,6 +89,8 @@ class VersionStatistics:
     """Requests accepted and not yet in a run."""
     offered_rows: int = 0
     """Batch elements that came to be run: those that waited, and those turned away for lack of capacity."""
+    failed_rows: int = 0
+    """Batch elements whose run failed: they had their turn."""
     load_seconds: float = 0.0
     loaded_ms: int = 0
     """When the last load ended well, by the wall clock; 0: none did."""
@@ -133,6 +141,19 @@ class VersionStatistics:
             self.rejected[rejection] += 1
 
     # -- what follows from these
+
+    def sums(self) -> tuple[int, int, int, int]:
+        """Requests answered, batch elements run, runs, and nanoseconds they took: all of it in one look."""
+        rows = runs = run_ns = 0
+        for size, cell in self._batches.items():
+            rows += size * cell.count
+            runs += cell.count
+            run_ns += cell.input_ns + cell.infer_ns + cell.output_ns
+        return sum(self._request), rows, runs, run_ns
+
+    def times(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """The counts of `request_time`, `queue_time` and `compute_time` as they are now; not to be kept."""
+        return self._request, self._queue, self._compute
 
     @property
     def success_count(self) -> int:
@@ -226,7 +247,7 @@ class Swaps:
 
 
 class StatisticsTable:
-    """Every version's counters, made on first mention and kept for the life of the process. Loop-confined.
+    """Every version's counters, made on first mention and kept while anybody may ask for them. Loop-confined.
 
     Attributes:
         refusals: inference requests that were answered with an error before a version could count them, by kind.
@@ -238,6 +259,7 @@ class StatisticsTable:
         self.refusals = dict.fromkeys(ErrorKind, 0)
         self.swaps: dict[str, Swaps] = {}
         self._table: dict[VersionKey, VersionStatistics] = {}
+        self._left_ns: dict[VersionKey, int] = {}
 
     def of(self, key: VersionKey) -> VersionStatistics:
         """The counters of `key`, at zero if it is new."""
@@ -251,7 +273,21 @@ class StatisticsTable:
         """An inference request was answered with an error of this kind, and no version knows of it."""
         self.refusals[kind] += 1
 
-    def unordered(self) -> Iterable[VersionStatistics]:
+    def forget_all_but(self, present: Collection[VersionKey]) -> None:
+        """Forget the counters of versions that have not been `present` for `KEPT_NS`; a model's swaps go with its last.
+
+        To be called now and then: how long a version is away is counted from the first call that misses it.
+        """
+        now_ns = self.clock.now_ns()
+        self._left_ns = {key: self._left_ns.get(key, now_ns) for key in self._table.keys() - present}
+        gone = [key for key, left_ns in self._left_ns.items() if now_ns - left_ns >= KEPT_NS]
+        for key in gone:
+            del self._table[key], self._left_ns[key]
+        if gone:
+            names = {key.name for key in self._table}
+            self.swaps = {name: swaps for name, swaps in self.swaps.items() if name in names}
+
+    def unordered(self) -> Sequence[VersionStatistics]:
         """All counters, as they are now."""
         return list(self._table.values())
 

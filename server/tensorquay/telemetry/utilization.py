@@ -1,9 +1,13 @@
 """One number to scale on: the load offered to this server, divided by what it can do. 1 is all of it.
 
-The definition. Over a window of T seconds, the largest of four shares:
+The definition. Over a window of T seconds, the largest of five shares:
 
 - a version's instances: (rows that arrived × mean seconds of run per row, as now batched) ÷ (T × instances), for
-  versions that run in threads of their own. Rows turned away for lack of capacity have arrived too.
+  versions that run in threads of their own. Rows turned away for lack of capacity have arrived too; rows
+  whose run failed had their turn, and another server would not answer them either.
+- a GPU: (how long it was full × what its versions would have run ÷ what they have run) ÷ T. All instances of a version
+  that are on it fill it, half of them fill half of it, and the runs of several versions add up, to full at most. So two
+  versions that keep one GPU busy for 60 % of the time each are told as the time in which either ran, 60 to 100 %.
 - the event loop: (its CPU time + the run time it would have spent on the rows of inline versions that arrived and
   were not run) ÷ T. Reading, decoding, encoding, writing and all inline versions share this one thread.
 - the front ends: their CPU time ÷ (T × how many). Each is an event loop of its own.
@@ -16,12 +20,13 @@ any of them can do; so the most loaded resource counts. CPU use alone does not s
 full on a machine with many cores.
 
 What it is not. Where reading and writing fill the event loop or the front ends, what comes beyond waits in sockets,
-which nobody can count: then the value stays near 1 (keep a target well below). Twice the traffic is a little less
-than twice the value while batches still grow, because a row then costs less. Clients that repeat what was refused
-offer more. A version whose runs last longer than the window is seen when they end. Of several versions on one GPU
-only the largest share is seen. CPU that loading takes counts while there is traffic, and nothing does when nobody
-asked for a prediction in the window: then it is 0. Requests that the transport turned away are counted in CPU only,
-since nobody knows their rows.
+which nobody can count: then the value stays near 1 (keep a target well below). Twice the traffic is a little less than
+twice the value while batches still grow, because a row then costs less. Clients that repeat what was refused offer
+more. A version whose runs last longer than the window is seen when they end. A GPU may be able to run several small
+models side by side, which nobody can count from outside: several versions on one are then told as more than they need,
+as by `nvidia-smi`, and servers are added early. CPU that loading takes counts while there is traffic, and nothing does
+when nobody asked for a prediction in the window: then it is 0. Requests that the transport turned away are counted in
+CPU only, since nobody knows their rows.
 """
 
 from __future__ import annotations
@@ -42,9 +47,11 @@ TICK_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class VersionWork:
-    """One version's counters: rows that arrived, rows that were run, and for how long, in nanoseconds.
+    """One version's counters: rows that arrived, rows that were run, and for how long, in nanoseconds; rows whose run
+    failed, which had their turn and need no other server.
 
-    `slots`: runs it can do at once now; 0 for one that serves no more. `inline`: on the event loop.
+    `slots`: runs it can do at once now; 0 for one that serves no more. `inline`: on the event loop. `gpus`: the numbers
+    of those it has instances on.
     """
 
     offered_rows: int = 0
@@ -52,6 +59,8 @@ class VersionWork:
     run_ns: int = 0
     slots: int = 0
     inline: bool = False
+    gpus: frozenset[int] = frozenset()
+    failed_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,7 @@ class Work:
         cpu_ns: CPU time of all processes; of it `loop_ns` the event loop's thread and `frontends_ns` the front ends.
         frontends: how many there are.
         refused: inference requests that reached no version.
+        gpus: how long each was full, by number (`telemetry/devices.py`).
     """
 
     at_ns: int = 0
@@ -71,6 +81,7 @@ class Work:
     frontends_ns: int = 0
     frontends: int = 0
     refused: int = 0
+    gpus: Mapping[int, int] = field(default_factory=dict)
     versions: Mapping[VersionKey, VersionWork] = field(default_factory=dict)
 
 
@@ -87,8 +98,11 @@ def utilization(before: Work, after: Work, *, cores: float) -> float:
         return 0.0
     asked = after.refused > before.refused
     threads = loop_extra_ns = unrun_ns = run_in_threads_ns = 0.0
+    on_gpus = {number: _OnGpu(full_ns - before.gpus.get(number, 0)) for number, full_ns in after.gpus.items()}
     for key, now in after.versions.items():
         past = before.versions.get(key, _NOTHING)
+        if past.offered_rows > now.offered_rows or past.run_rows > now.run_rows:
+            past = _NOTHING  # it was forgotten and came back
         offered, rows, run_ns = (
             now.offered_rows - past.offered_rows,
             now.run_rows - past.run_rows,
@@ -97,7 +111,7 @@ def utilization(before: Work, after: Work, *, cores: float) -> float:
         asked = asked or offered > 0 or rows > 0
         # Without a run in the window, what a row has cost so far is the best guess.
         row_ns = run_ns / rows if rows > 0 else (now.run_ns / now.run_rows if now.run_rows else 0.0)
-        missing_ns = max(offered - rows, 0) * row_ns
+        missing_ns = max(offered - rows - (now.failed_rows - past.failed_rows), 0) * row_ns
         if now.inline:
             loop_extra_ns += missing_ns
             continue
@@ -105,6 +119,9 @@ def utilization(before: Work, after: Work, *, cores: float) -> float:
         run_in_threads_ns += run_ns
         if now.slots:
             threads = max(threads, (run_ns + missing_ns) / (span_ns * now.slots))
+        for number in now.gpus & on_gpus.keys():
+            on_gpus[number].run_ns += run_ns
+            on_gpus[number].missing_ns += missing_ns
     if not asked:
         return 0.0
     cpu_ns = after.cpu_ns - before.cpu_ns
@@ -115,6 +132,7 @@ def utilization(before: Work, after: Work, *, cores: float) -> float:
     cpu_demand_ns = cpu_ns + loop_extra_ns + unrun_ns * min(per_run, max(cores, 1.0))
     return max(
         threads,
+        *(each.demand_ns / span_ns for each in on_gpus.values()),
         (loop_ns + loop_extra_ns) / span_ns,
         frontends_ns / (span_ns * after.frontends) if after.frontends else 0.0,
         cpu_demand_ns / (span_ns * cores),
@@ -123,6 +141,20 @@ def utilization(before: Work, after: Work, *, cores: float) -> float:
 
 
 _NOTHING = VersionWork()
+
+
+@dataclass(slots=True)
+class _OnGpu:
+    """What one GPU did between two looks, and what its versions did there and elsewhere, and would have."""
+
+    full_ns: int
+    run_ns: float = 0.0
+    missing_ns: float = 0.0
+
+    @property
+    def demand_ns(self) -> float:
+        """How long it would have been full, had everything been run."""
+        return self.full_ns * (1 + self.missing_ns / self.run_ns) if self.run_ns > 0 else self.full_ns
 
 
 class UtilizationMeter:

@@ -99,6 +99,10 @@ class VersionPage:
             versions.append((self._templates(stats.key), stats))
             if count % (_TURN // 16) == 0:
                 yield
+        if len(self._known) > len(versions):
+            # Of versions that the table has forgotten.
+            there = {stats.key for _, stats in versions}
+            self._known = {key: made for key, made in self._known.items() if key in there}
         turns = [versions[start : start + _TURN] for start in range(0, len(versions), _TURN)]
         for name, fill in _FILLS:
             lines: list[str] = []

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from tensorquay.core.clock import Clock
 from tensorquay.core.facts import PredictionFacts
+from tensorquay.core.log_lines import LINES, Line
 
 LEFT: Final = 499
 """The status of a request whose client left before there was an answer, as nginx writes it."""
@@ -40,7 +41,7 @@ class AccessLog:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lines: list[tuple[int, str, dict[str, Any]]] = []
+        self._lines: list[Line] = []
         self._timed = False
         self._ending = False
 
@@ -142,7 +143,7 @@ class AccessLog:
     def _hand_over(self) -> None:
         lines, self._lines = self._lines, []
         if lines:
-            _logger.info("%d requests", len(lines), extra={"lines": lines})
+            _logger.info("%d requests", len(lines), extra={LINES: lines})
 
 
 def _shown(peer: object) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from tensorquay.backends.api import GraphSignature, Placement
+from tensorquay.batching import batcher as batcher_module
+from tensorquay.batching import loop_guard
 from tensorquay.batching.batcher import Batcher
 from tensorquay.batching.rider import Rider
 from tensorquay.config.model import BatchingConfig, Oversize, QueuePolicy, TimeoutAction
@@ -29,7 +31,9 @@ from tensorquay.core.errors import (
 from tensorquay.core.ids import VersionKey
 from tensorquay.core.packed import Ride
 from tensorquay.core.signature import Signature, TensorSpec
+from tensorquay.telemetry.devices import Devices
 from tensorquay.telemetry.statistics import VersionStatistics
+from tensorquay.testing import ManualClock
 
 SPEC_X = TensorSpec("x", DataType.FP32, (-1, -1))
 SPEC_Y = TensorSpec("y", DataType.FP32, (-1, -1))
@@ -40,10 +44,10 @@ class Doubler:
     """y = 2x; remembers its batches; refuses a batch that holds POISON; waits for `gate` when there is one."""
 
     graph = GraphSignature((SPEC_X,), (SPEC_Y,))
-    placement = Placement((), 1, 1)
 
-    def __init__(self, gate: threading.Event | None = None) -> None:
+    def __init__(self, gate: threading.Event | None = None, gpu: int | None = None) -> None:
         self.gate = gate
+        self.placement = Placement((), 1, 1, gpu=gpu)
         self.started = threading.Semaphore(0)
         self.batches: list[list[float]] = []
 
@@ -113,8 +117,10 @@ class Bench:
 async def make():
     made: list[Bench] = []
 
-    def build(config: BatchingConfig | None = None, *, gated: bool = False, **options: Any) -> Bench:
-        bench = Bench(Doubler(threading.Event() if gated else None), config or BatchingConfig(), **options)
+    def build(
+        config: BatchingConfig | None = None, *, gated: bool = False, gpu: int | None = None, **options: Any
+    ) -> Bench:
+        bench = Bench(Doubler(threading.Event() if gated else None, gpu), config or BatchingConfig(), **options)
         made.append(bench)
         return bench
 
@@ -181,6 +187,7 @@ async def test_a_poison_request_fails_alone(make: Make):
     assert bench.session.batches == [[1.0, POISON, 3.0], [1.0], [POISON], [3.0]]
     assert bench.stats.execution_count == 2
     assert bench.stats.inference_count == 2
+    assert (bench.stats.offered_rows, bench.stats.failed_rows) == (3, 1)
 
 
 async def test_a_rider_that_leaves_the_queue_is_not_run_and_hurts_nobody(make: Make):
@@ -508,3 +515,46 @@ async def test_the_oldest_is_found_among_those_put_back_and_among_levels(make: M
     assert bench.batcher.oldest_ns == oldest
     bench.batcher.hurry()
     assert bench.batcher.oldest_ns == oldest
+
+
+async def test_a_gpu_is_told_of_runs_on_it_and_of_no_others(make: Make):
+    clock = ManualClock()
+    devices = Devices(clock)
+    bench = make(BatchingConfig(enabled=False), gated=True, gpu=3, slots=2, devices=devices)
+    _, poisoned = bench.ride(POISON)
+    await bench.session.wait_started()
+    clock.advance(s=1)
+    _, other = bench.ride(1.0)
+    await bench.session.wait_started()
+    clock.advance(s=1)
+    assert devices.full_ns() == {3: 1_500_000_000}
+    assert bench.session.gate is not None
+    bench.session.gate.set()
+    await asyncio.gather(poisoned, other)
+    clock.advance(s=60)
+    assert devices.full_ns() == {3: 1_500_000_000}, "a run that failed has ended too"
+    _, inline = make(gpu=3, devices=devices).ride(1.0)
+    on_cpu = make(gated=True, devices=devices)
+    _, answered = on_cpu.ride(1.0)
+    await on_cpu.session.wait_started()
+    clock.advance(s=60)
+    assert devices.full_ns() == {3: 1_500_000_000}
+    assert on_cpu.session.gate is not None
+    on_cpu.session.gate.set()
+    await asyncio.gather(inline, answered)
+
+
+@pytest.mark.parametrize("stays", [False, True])
+async def test_a_model_with_slow_runs_leaves_the_loop_unless_it_was_told_to_stay(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stays: bool
+) -> None:
+    monkeypatch.setattr(batcher_module, "SLOW_NS", 0)
+    bench = make(inline=True, stays_inline=stays)
+    assert values(await bench.ride(1.0)[1]) == [2.0]
+    assert bench.batcher.inline, "one run that is slow by a hair is no reason"
+    monkeypatch.setattr(loop_guard, "MOST_NS", 0)
+    answers = [bench.ride(float(number))[1] for number in range(20)]
+    assert [values(await each) for each in answers] == [[2.0 * number] for number in range(20)]
+    assert bench.batcher.inline is stays
+    assert values(await bench.ride(3.0)[1]) == [6.0]
+    assert caplog.text.count("runs in a thread of its own from now on") == (0 if stays else 1)

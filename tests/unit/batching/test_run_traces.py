@@ -9,10 +9,10 @@ import numpy as np
 
 from tensorquay.batching.execute import execute
 from tensorquay.batching.rider import Rider
-from tensorquay.batching.run_traces import trace_runs
+from tensorquay.batching.run_traces import trace_runs, trace_starts
 from tensorquay.core.datatypes import DataType
 from tensorquay.core.errors import ModelFailed
-from tensorquay.core.request_trace import MAX_LINKS, BatchTrace, Entrance, RequestTrace
+from tensorquay.core.request_trace import MAX_LINKS, MAX_RUNS, BatchTrace, Entrance, RequestTrace
 from tensorquay.core.signature import Signature, TensorSpec
 from tensorquay.testing.manual_clock import ManualClock
 
@@ -92,6 +92,29 @@ def test_who_has_left_is_not_linked():
     (batch,), traces = ran(riders)
     assert batch.links == [(b"\2" * 16, b"\2" * 8)]
     assert not traces[0].runs
+
+
+def test_who_is_told_of_a_start_was_running_until_the_end_is_told():
+    clock, riders = ManualClock(1000), [rider(1.0, sampled=1), rider(2.0), rider(POISON, sampled=2)]
+    trace_starts(riders, clock)
+    traces = [each.trace for each in riders if isinstance(each.trace, RequestTrace)]
+    assert [trace.running_ns for trace in traces] == [1000, 1000]
+    result = execute(Doubler(clock), SIGNATURE, riders, clock)  # type: ignore[arg-type]
+    trace_runs(Recorder(), riders, result.outcomes)
+    # The second run of the two had no end that could be told.
+    assert [trace.running_ns for trace in traces] == [0, 1000]
+
+
+def test_when_the_first_can_tell_no_more_the_next_one_does():
+    full, other = rider(1.0, sampled=1), rider(2.0, sampled=2)
+    clock = ManualClock(1000)
+    for _ in range(MAX_RUNS):
+        trace_runs(Recorder(), [full], execute(Doubler(clock), SIGNATURE, [full], clock).outcomes)  # type: ignore[arg-type]
+    assert len(full.trace.batches) == MAX_RUNS  # type: ignore[union-attr]
+    both = [full, other]
+    trace_runs(Recorder(), both, execute(Doubler(clock), SIGNATURE, both, clock).outcomes)  # type: ignore[arg-type]
+    (batch,) = other.trace.batches  # type: ignore[union-attr]
+    assert len(batch.links) == 2
 
 
 def test_links_are_bounded():

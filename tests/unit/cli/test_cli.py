@@ -317,3 +317,13 @@ def test_the_first_process_of_a_container_can_be_ended_before_it_serves() -> Non
         )
         assert done.stdout.splitlines()[-1] == default
         assert done.returncode == status
+
+
+def test_closed_standard_streams_are_taken_before_a_socket_gets_their_numbers() -> None:
+    code = (
+        "import os, sys; from tensorquay.cli import main; code = main(['--version']); print('lost', file=sys.stderr);"
+        "sys.stdout.flush(); taken = os.open('/dev/zero', os.O_RDONLY); os._exit(code or taken)"
+    )
+    shell = f'exec "$0" -c "{code}" <&- >&- 2>&-'
+    done = subprocess.run(["sh", "-c", shell, sys.executable], timeout=60, check=False)
+    assert done.returncode > 2, "the first file of its own"

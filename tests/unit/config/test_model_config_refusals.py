@@ -181,7 +181,7 @@ def test_a_field_that_cannot_be_served_is_refused_by_name(field: str) -> None:
         ),
         ("max_bach_size: 3", "max_bach_size", "did you mean 'max_batch_size'?"),
         ("input { name: 'x' dtype: TYPE_FP32 }", "dtype", "ModelInput has no such field"),
-        ("max_batch_size: 1 max_batch_size: 2", "(whole file)", "multiple"),
+        ("max_batch_size: 1 max_batch_size: 2", "max_batch_size", "given twice; keep one"),
         ("input { name: 'x' data_type: TYPE_FP33 }", "(whole file)", "TYPE_FP33"),
         ("max_batch_size: 99999999999", "(whole file)", "out of range"),
         ("max_batch_size: " + "9" * 5000, "(whole file)", ""),
@@ -325,3 +325,26 @@ def test_a_value_without_its_prefix_is_guessed(text: str, meant: str) -> None:
 def test_the_same_guess_in_a_load_request() -> None:
     with pytest.raises(ConfigRefused, match=r"FP32 is no value of DataType; did you mean TYPE_FP32\?"):
         parse_json_config('{"input": [{"name": "x", "data_type": "FP32"}]}')
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("max_batch_size = 8", "'key = value' is config.toml's form"),
+        ("[batching]", "config.toml's form"),
+        ('{"max_batch_size": 8}', "JSON is not read here"),
+        ('max_batch_size: "8"', "a whole number, without quotes"),
+        ("dynamic_batching { preserve_ordering: 'yes' }", "true or false, without quotes"),
+        ("dynamic_batching { max_queue_delay_microseconds: -1 }", "too great for this field, or too small"),
+        ("name: digits", "text stands between quotes"),
+        ('name: "digits', "ends with the quote that it begins with"),
+        ('parameters { key: "a" value: "b" }', "value { string_value:"),
+        ("dynamic_batching {} dynamic_batching {}", "'dynamic_batching' is refused: it is given twice; keep one"),
+        ("input { data_type: float64 }", "did you mean TYPE_FP64?"),
+        ("input { data_type: TYPE_BYTES }", "did you mean"),
+    ],
+)
+def test_what_is_no_text_of_tritons_is_told_with_what_to_write(text: str, words: str) -> None:
+    error = refusal(f"# digits\n{text}\n")
+    assert words in error.message
+    assert error.line == 2

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from tensorquay.config.effective import effective
 from tensorquay.config.model import AllVersions, LatestVersions, ModelConfig, ProviderConfig, SpecificVersions
 from tensorquay.config.refusal import ConfigRefused
 from tensorquay.config.toml_file import parse_toml
 from tensorquay.config.triton import parse_pbtxt
+from tensorquay.core.datatypes import DataType
+from tensorquay.core.signature import TensorSpec
 
 TOML = """
 name = "digits"
@@ -210,8 +213,19 @@ def test_several_instance_groups() -> None:
         ('[parameters]\n"session.x" = 3', "parameters.session.x", "session_options"),
         ("[parameters]\na = { b = 1 }", "parameters.a", "text"),
         ("instances = 3", "instances", "list"),
+        ("max_queue_delay_us = 1", "max_queue_delay_us", "it is 'max_queue_delay_us' of [batching]"),
+        ("[[instance_group]]\ncount = 1", "instance_group", "it is the table [instances]"),
+        ("[batching]\nmax_batch_size = 1", "batching.max_batch_size", "it is 'max_batch_size' at the top of the file"),
+        ("[execution]\nintra_op_thread_count = 1", "execution.intra_op_thread_count", "'intra_op_threads'"),
+        ("[execution]\nexecution_mode = 1", "execution.execution_mode", "it is 'parallel' of [execution]"),
+        ("[batching]\nmax_queue_delay_us = '5ms'", "batching.max_queue_delay_us", "= 500 (longest wait for a fuller"),
+        ('[execution]\nproviders = "cuda"', "execution.providers", 'for example: providers = ["cuda", "cpu"]'),
+        ("[versions]\na = 1\n[batching]\nb = 2\nc = 3", "versions.a", "wrong as well: 'batching.b', 'batching.c'"),
+        ('[[input]]\nname = "x"\ndatatype = "float32"', "input[0].datatype", "did you mean 'FP32'?"),
+        ("max_batch_size: 8", "(whole file)", "TOML writes 'key = value', not 'key: value'"),
+        ("name = digits", "(whole file)", "text stands between quotes"),
         ("a =", "(whole file)", "not TOML"),
-        ("a = 1\na = 2", "(whole file)", "not TOML"),
+        ("a = 1\na = 2", "(whole file)", "given twice; keep one"),
         ("a = " + "[" * 50_000, "(whole file)", "not TOML"),
         ("a = " + "9" * 5000, "(whole file)", "not TOML"),
         ("#" * (2**20 + 1), "(whole file)", "bytes"),
@@ -230,3 +244,9 @@ def test_mistakes_are_named(text: str, key: str, words: str) -> None:
 def test_the_line_of_a_syntax_error_is_told() -> None:
     with pytest.raises(ConfigRefused, match=r"config\.toml line 2"):
         parse_toml("name = 'x'\nmax_batch_size == 3\n")
+
+
+def test_what_the_graph_refuses_is_told_with_its_line() -> None:
+    for config in (parse_toml('\n[[input]]\nname = "y"'), parse_pbtxt("input {\n\n  name: 'y'\n}")):
+        with pytest.raises(ConfigRefused, match=r"config\.\w+ line 3: 'input\[0\]\.name' = 'y'"):
+            effective("m", config, [TensorSpec("x", DataType.FP32, (-1, 2))], [TensorSpec("z", DataType.FP32, (-1, 2))])

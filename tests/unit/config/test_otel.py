@@ -197,6 +197,8 @@ def test_no_variable_stops_the_start(environment: dict[str, str]) -> None:
     ("given", "text"),
     [
         ({"otlp_endpoint": "collector:4318"}, "a URL such as"),
+        ({"otlp_endpoint": "http://collector..svc:4318/v1/traces"}, "a name that can be looked up"),
+        ({"otlp_endpoint": f"http://{'a' * 64}.svc:4318/v1/traces"}, "1 to 63 characters"),
         ({"otlp_endpoint": "http://me:secret@collector"}, "OTEL_EXPORTER_OTLP_HEADERS"),
         ({"otel_resource": ["novalue"]}, "KEY=VALUE"),
         ({"trace_level": "TENSORS"}, "TENSORS needs trace_mode triton"),

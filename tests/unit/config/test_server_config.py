@@ -139,12 +139,19 @@ def test_what_kubernetes_puts_beside_a_service_of_our_name_is_not_a_setting() ->
     ("content", "expected"),
     [
         (b"http_prt = 1", "did you mean 'http_port'"),
-        (b"http_port = ", "not valid TOML"),
-        (b"\xff\xfe", "not valid TOML"),
-        (b"x = " + b"[" * 100_000, "not valid TOML"),
+        (b"http_port = ", "not TOML"),
+        (
+            b"http_port: 8000",
+            "line 1: not TOML: Expected '=' after a key in a key/value pair, at column 10; TOML writes",
+        ),
+        (b"a = 1\n\xff\xfe", "line 2: it is not UTF-8 text, got byte 0xff; save the file as UTF-8"),
+        (b"x = " + b"[" * 100_000, "not TOML"),
+        (b"# a\nhttp_prt = 1", "server.toml line 2: unknown setting 'http_prt', did you mean 'http_port'?"),
+        (b"[http]\nport = 1", "server.toml line 1: unknown setting 'http'; settings stand in no [table]"),
+        (b"\nhttp_port = 99999", "http_port (server.toml line 2): expected less than or equal to 65535, got 99999"),
         (b"#" * (MAX_FILE_BYTES + 1), "larger than"),
-        (b"http_port = [1]", "http_port (server.toml)"),
-        (b"model_repository = 3", "model_repository (server.toml)"),
+        (b"http_port = [1]", "http_port (server.toml line 1)"),
+        (b"model_repository = 3", "model_repository (server.toml line 1): expected a list of texts, got 3"),
     ],
 )
 def test_a_wrong_file_is_told(tmp_path: Path, content: bytes, expected: str) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def test_wrong_settings_are_findings_and_the_rest_is_looked_at(
     assert main(["doctor", "--json", f"--config={file}", "--threads=many"]) == 1
     found = [each for each in json.loads(capsys.readouterr().out)["findings"] if each["check"] == "settings.refused"]
     assert [each["text"] for each in found] == [
-        "server.toml: unknown setting 'htp_port', did you mean 'http_port'?",
+        "server.toml line 1: unknown setting 'htp_port', did you mean 'http_port'?",
         "--threads: expected a valid integer, unable to parse string as an integer, got 'many'",
     ]
 
@@ -199,6 +200,16 @@ def test_how_children_end(code: str, why: str) -> None:
     ended = children.run([sys.executable, "-c", code], timeout_s=60)
     assert ended.why == why
     assert ended.document() == (None if why else [1])
+
+
+def test_a_child_that_talks_without_end_is_heard_out_and_costs_little_memory() -> None:
+    code = "import sys; [each.write('x' * 2**20) for each in (sys.stdout, sys.stderr) for _ in range(32)]"
+    tracemalloc.start()
+    ended = children.run([sys.executable, "-c", code], timeout_s=60)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (len(ended.output), len(ended.errors), ended.why) == (4 * 2**20, 4 * 2**20, "")
+    assert peak < 30 * 2**20
 
 
 def test_an_interpreter_that_is_not_there() -> None:

@@ -175,7 +175,7 @@ def test_a_taken_port_and_who_has_it() -> None:
         port = str(port_of(taken))
         found = ports.examine(config(http_host="127.0.0.1", http_port=port, allow_metrics="false", grpc_port="0"))
         told = {each.check: each for each in found}
-    assert told["ports.http"].level in {PROBLEM, NOTE}, "a note when these tests lie in a folder of that name"
+    assert told["ports.http"].level is PROBLEM
     assert f"process {os.getpid()} (" in told["ports.http"].text
     assert told["ports.metrics"].text == "metrics is off (command line)"
 
@@ -202,6 +202,12 @@ def _refuse(host: str, port: int, what: str) -> None:
     [
         ("nginx: master", PROBLEM, "taken by process 77 (nginx: master)"),
         ("/opt/bin/python -m tensorquay serve repo", NOTE, "served by process 77"),
+        ("/venv/bin/python3 /venv/bin/tensorquay serve repo", NOTE, "served by process 77"),
+        ("/venv/bin/tensorquay serve", NOTE, "served by process 77"),
+        ("python -P -c import_tensorquay.frontends.worker /venv", NOTE, "served by process 77"),
+        ("python -m http.server 8000 --directory /data/tensorquay", PROBLEM, "taken by process 77"),
+        ("/opt/tensorquay/bin/python -m http.server 8000", PROBLEM, "taken by process 77"),
+        ("tensorquay top", PROBLEM, "taken by process 77"),
     ],
 )
 def test_a_port_of_a_stranger_and_of_our_own_kind(tmp_path: Path, command: str, level: Level, word: str) -> None:
@@ -260,6 +266,22 @@ def test_files_that_cannot(tmp_path: Path) -> None:
     assert (under_file.level, "is no folder" in under_file.text) == (PROBLEM, True)
     closed = of_storage({"log_file": str(tmp_path / "log")}, writable=False)
     assert (closed["storage.log"].level, closed["storage.cache"].level) == (PROBLEM, WARNING)
+
+
+def test_a_log_that_is_no_file(tmp_path: Path) -> None:
+    """Serve refuses a socket, and a named pipe without a reader; to try the pipe would end its reader."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        found = of_storage({"log_file": str(tmp_path / name)})["storage.log"]
+        assert (found.level, "serve refuses it when nobody reads it" in found.text) == (WARNING, True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        assert of_storage({"log_file": str(tmp_path / "socket")})["storage.log"].level is PROBLEM
+    reader, writer = os.pipe()
+    assert of_storage({"log_file": f"/proc/self/fd/{writer}"})["storage.log"].level is OK
+    os.close(reader)
+    os.close(writer)
 
 
 @pytest.mark.parametrize(("free", "level"), [(GIB // 2, WARNING), (10 * MIB, WARNING), (2 * GIB, OK)])
@@ -325,8 +347,9 @@ def _checked(models: Sequence[dict[str, Any]], why: str = "") -> Ended:
     return Ended(json.dumps({"ok": True, "models": list(models), "remarks": ["a remark"]}), "", why)
 
 
-def of_repository(ended: Ended) -> list[Finding]:
-    return list(repository.examine(config(model_repository="repo"), lambda arguments: ended))
+def of_repository(ended: Ended, gpus: int | None = None, **settings: str) -> list[Finding]:
+    given = config(model_repository="repo", **settings)
+    return list(repository.examine(given, lambda arguments: ended, lambda: gpus))
 
 
 def test_a_repository_in_short() -> None:
@@ -338,7 +361,43 @@ def test_a_repository_in_short() -> None:
         (NOTE, "a remark"),
         (OK, "1 of 2 models can be served: a"),
     ]
-    assert of_repository(_checked([]))[-1].level is WARNING
+
+
+@pytest.mark.parametrize(
+    ("settings", "level"),
+    [({}, PROBLEM), ({"model_control_mode": "poll"}, WARNING), ({"exit_on_error": "false"}, WARNING)],
+)
+def test_a_repository_without_models_is_a_problem_where_the_server_would_not_start(
+    settings: dict[str, str], level: Level
+) -> None:
+    assert of_repository(_checked([]), **settings)[-1].level is level
+
+
+@pytest.mark.parametrize(
+    ("groups", "providers", "fallback", "gpus", "refused"),
+    [
+        ("[kind KIND_GPU, count 1, name g_0]", "[]", "false", 0, True),
+        ("[gpus [0], name g_0]", "[]", "false", 0, True),
+        ("[]", "[tensorrt]", "false", 0, True),
+        ("[kind KIND_GPU, count 1]", "[]", "true", 0, False),
+        ("[kind KIND_GPU, count 1]", "[]", "false", 1, False),
+        ("[kind KIND_GPU, count 1]", "[]", "false", None, False),
+        ("[kind KIND_CPU, count 1]", "[openvino]", "false", 0, False),
+    ],
+)
+def test_models_that_ask_for_a_gpu_where_there_is_none(
+    groups: str, providers: str, fallback: str, gpus: int | None, refused: bool
+) -> None:
+    shown = {"instance_groups": groups, "execution.providers": providers, "execution.allow_fallback": fallback}
+    model = {
+        "name": "a",
+        "versions": [1],
+        "problems": [],
+        "config": {name: {"value": value} for name, value in shown.items()},
+    }
+    found = of_repository(_checked([model]), gpus)
+    assert [each.check for each in found if each.level is PROBLEM] == ["repository.gpu"] * refused
+    assert found[-1].text == ("0 of 1 model can be served" if refused else "1 of 1 model can be served: a")
 
 
 def test_very_many_problems_are_counted() -> None:

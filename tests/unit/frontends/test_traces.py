@@ -11,6 +11,8 @@ from tensorquay.frontends import traces
 from tensorquay.frontends.records import BrokenLink
 from tensorquay.frontends.traces import OpenTraces, document_of, ids_of
 
+IDS = b"i" * 24 + bytes(8)
+
 
 def at_the_door(call: int = 5) -> RequestTrace:
     trace = RequestTrace(lambda _: None, Entrance.GRPC, 100, b"t" * 16, b"s" * 8, b"p" * 8, "v=1")
@@ -51,21 +53,43 @@ def test_halves_that_never_come_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(traces, "MAX_OPEN", 3)
     halves = OpenTraces(lambda _: None)
     for call in range(10):
-        halves.open(call, b"i" * 24, 0)
+        halves.open(call, IDS, 0)
     assert len(halves._open) <= 3
 
 
 @pytest.mark.parametrize(
     "document",
-    [None, [], {}, [5], [5, "zz", "", 0, []], [5, "00" * 24, "", 9, []], [5, "00" * 24, "", 0, [1]], "x" * 5],
+    [
+        None,
+        [],
+        {},
+        [5],
+        [5, "zz", "", []],
+        [5, "00" * 24 + "09" * 8, "", []],
+        [5, "00" * 24, "", []],
+        [5, "00" * 32, "", [1]],
+        "x" * 5,
+    ],
 )
 def test_what_makes_no_sense_breaks_the_link(document: object) -> None:
     with pytest.raises(BrokenLink):
         OpenTraces(lambda _: None).close(document)
 
 
+def test_when_the_front_end_is_gone_what_is_known_is_told():
+    whole: list[RequestTrace] = []
+    halves = OpenTraces(whole.append)
+    inside = halves.open(5, ids_of(at_the_door()), 100)
+    inside.asks("digits", "2", "r")
+    halves.lose(700)
+    assert whole == [inside]
+    assert (inside.entrance, inside.model, inside.error, inside.ended_ns) == (Entrance.GRPC, "digits", "cancelled", 700)
+    halves.lose(800)
+    assert len(whole) == 1
+
+
 def test_a_half_of_another_trace_breaks_the_link():
     halves = OpenTraces(lambda _: None)
-    halves.open(5, b"x" * 24, 0)
+    halves.open(5, b"x" * 24 + bytes(8), 0)
     with pytest.raises(BrokenLink):
         halves.close(travelled(at_the_door()))

@@ -191,6 +191,11 @@ def row(version: int, generation: int, state: State, reason: str = "", *, failed
             Remarks(),
             [("1", "READY", "generation 1 serves; the newer one failed: bad")],
         ),
+        (
+            [row(1, 1, State.READY), row(1, 2, State.UNAVAILABLE, "bad", failed=True)],
+            Remarks("no TOML"),
+            [("1", "READY", "generation 1 serves; not loaded again: no TOML")],
+        ),
         ([row(1, 1, State.UNLOADING), row(1, 2, State.LOADING)], Remarks(), [("1", "LOADING", "")]),
         ([row(1, 1, State.UNLOADING), row(1, 2, State.READY)], Remarks(), [("1", "READY", "")]),
         (

@@ -161,7 +161,25 @@ async def test_a_configuration_in_the_request_overrides_the_file_until_the_file_
     assert manager.lookup("m").signature.max_batch_size == 3
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"max_batch_size": "x"}', '{"colour": 1}', "[" * 100_000])
+async def test_an_empty_configuration_gives_the_files_back_their_word(world):
+    world.repo.drop("m", 1)
+    world.repo.drop("m", 2)
+    manager = await started(world, "m")
+    await manager.load("m", json.dumps({"version_policy": {"specific": {"versions": [1]}}}))
+    await manager.idle()
+    assert manager.ready_versions("m") == (1,)
+    assert manager.known("m").override is not None
+    await manager.load("m", "")
+    await manager.idle()
+    assert manager.ready_versions("m") == (2,)
+    assert manager.known("m").override is None
+    await manager.load("up", "{}", {"file:3/model.onnx": b"uploaded"})
+    with pytest.raises(InvalidArgument, match="there is no folder 'up'"):
+        await manager.load("up", "")
+    assert manager.ready_versions("up") == (3,), "what came with a request has no file to go back to"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"max_batch_size": "x"}', '{"colour": 1}', "[" * 100_000])
 async def test_a_refused_configuration_changes_nothing(world, text):
     world.repo.drop("m", 1)
     manager = await started(world, "m")

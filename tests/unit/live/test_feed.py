@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from tensorquay.config.model import ModelConfig
 from tensorquay.core.errors import ErrorKind, Unavailable
 from tensorquay.core.ids import VersionId, VersionKey
 from tensorquay.core.messages import IndexEntry
+from tensorquay.lifecycle.views import Known, Override
 from tensorquay.live.feed import MOST_READERS, LiveFeed, Reader, Subject
 from tensorquay.live.records import Records, read_records
+from tensorquay.repository.snapshot import ModelFolder, VersionFiles
 from tensorquay.telemetry.live import ServerCounters
 from tensorquay.telemetry.statistics import StatisticsTable
 from tensorquay.testing.manual_clock import ManualClock
@@ -29,6 +32,10 @@ class Manager:
     lines: list[IndexEntry] = field(default_factory=list)
     served: list[Any] = field(default_factory=list)
     catalogue: dict[str, Any] = field(default_factory=dict)
+    folders: dict[str, Known] = field(default_factory=dict)
+
+    def known(self, name: str) -> Known | None:
+        return self.folders.get(name)
 
     def index(self) -> list[IndexEntry]:
         return self.lines
@@ -107,7 +114,7 @@ async def test_a_reader_is_told_who_what_and_the_past_and_then_every_second(worl
     assert models[0] == "models"
     [broken, never] = models[1]["models"]
     assert (broken["versions"][0]["state"], broken["versions"][0]["reason"]) == ("UNAVAILABLE", "<b>broken</b>")
-    assert never == {"name": "never", "versions": []}
+    assert never == {"name": "never", "versions": [], "policy": None, "override": False, "resting": []}
     assert models[1]["may_load"] is True
     assert history[0] == "history"
     assert [point["server"]["requests_per_s"] for point in history[1]["points"]] == [1.0]
@@ -116,6 +123,18 @@ async def test_a_reader_is_told_who_what_and_the_past_and_then_every_second(worl
     [(name, figures)] = await told(reader)
     assert (name, figures["seconds"], figures["versions"][0]["model"]) == ("figures", 1.0, "m")
     assert json.loads(world.feed.now()) == figures
+
+
+async def test_what_rests_in_the_repository_is_told_with_the_policy_that_left_it_out(world):
+    there = {version: VersionFiles(version, (), Path("model.onnx")) for version in range(1, 31)}
+    there[29] = VersionFiles(29, (), problem="there is no model file")
+    folder = ModelFolder("m", 0, Path("m"), versions=there)
+    world.manager.folders["m"] = Known(folder, override=Override(ModelConfig(), ""))
+    world.manager.lines = [IndexEntry("m", "30", "READY")]
+    _, (_, told_of), _ = await told(world.feed.read())
+    [model] = told_of["models"]
+    assert (model["policy"], model["override"]) == ("latest { num_versions: 1 }", True)
+    assert model["resting"] == [str(version) for version in range(28, 8, -1)], "the newest that can be loaded"
 
 
 async def test_models_are_told_again_when_they_changed_and_only_then(world):
@@ -198,10 +217,23 @@ async def test_the_history_has_the_busiest_versions_only(world):
 
 async def test_costly_sampling_is_done_more_rarely(world):
     world.feed._sampler._cpu_ns = iter(range(0, 10**18, 10**7)).__next__  # 10 ms between any two looks
-    for _ in range(4):
+    for _ in range(12):
         await world.seconds.pass_one()
-    assert world.seconds.asked[:3] == [1.0, 1.0, 1.0]
-    assert 5.0 <= world.seconds.asked[-1] <= 30.0
+    assert world.seconds.asked == [1.0] * 13
+    # Three at first, to know what it costs; then five seconds apart.
+    assert world.feed._ticks == 4
+
+
+async def test_who_comes_to_watch_does_not_wait_for_what_is_done_rarely(world):
+    world.feed._sampler._cpu_ns = iter(range(0, 10**18, 10**7)).__next__
+    for _ in range(5):
+        await world.seconds.pass_one()
+    assert world.feed._ticks == 3
+    reader = world.feed.read()
+    for _ in range(3):
+        await world.seconds.pass_one()
+    assert world.feed._ticks == 6
+    world.feed.leave(reader)
 
 
 def served(folder: Path, version: int = 1) -> Any:
@@ -214,11 +246,11 @@ def served(folder: Path, version: int = 1) -> Any:
         node_shares={"CPUExecutionProvider": 1.0},
         file_bytes=7,
         platform="onnxruntime_onnx",
-        inline=True,
         sessions=(1, 2),
         load_ns=5 * 10**8,
     )
-    return SimpleNamespace(id=identity, loaded=loaded, stats=SimpleNamespace(loaded_ms=12))
+    batcher = SimpleNamespace(inline=True)
+    return SimpleNamespace(id=identity, loaded=loaded, batcher=batcher, stats=SimpleNamespace(loaded_ms=12))
 
 
 async def test_what_lies_beside_a_model_is_read_off_the_loop_and_told_afterwards(world, tmp_path):
@@ -277,7 +309,9 @@ async def test_one_dear_sampling_is_no_reason_to_look_rarely_and_three_are(world
     costs_ns = iter([50_000_000, 0, 50_000_000, 50_000_000, 10_000_000, 0])
     cost = property(lambda _: next(costs_ns), lambda *_: None)
     monkeypatch.setattr(type(world.feed._sampler), "cost_ns", cost, raising=False)
-    for _ in range(6):
+    ticks = []
+    for _ in range(10):
         await world.seconds.pass_one()
+        ticks.append(world.feed._ticks)
     # What the cheapest of the last three cost is 0.2 % of the pause after them.
-    assert world.seconds.asked == [1.0, 1.0, 1.0, 1.0, 1.0, pytest.approx(5.0), 1.0]
+    assert ticks == [1, 2, 3, 4, 5, 5, 5, 5, 5, 6]

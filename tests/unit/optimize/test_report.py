@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outcomes import HEAD, POINTS, any_outcome, encoder, judgement, nothing_helped, timings, trial
-from tensorquay.config.toml_schema import ExecutionTable
+from tensorquay.config.toml_execution import ExecutionTable
 from tensorquay_convert.optimize.report import console, page, parts, plots, record, scales, views, words
 from tensorquay_convert.optimize.report.serving import config_toml
 from tensorquay_convert.optimize.results import (

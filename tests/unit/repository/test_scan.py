@@ -72,7 +72,7 @@ def test_two_configurations_are_one_too_many(root):
     ("content", "text"),
     [
         (b"max_batch_size: 1\nmax_batch_size", "config.pbtxt"),
-        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"a\n\xff\xfe", "config.pbtxt line 2: it is not UTF-8 text, got byte 0xff; save the file as UTF-8"),
         (b"#" * (1 << 20) + b"#", "is larger than 1048576 bytes"),
     ],
 )
@@ -83,6 +83,22 @@ def test_a_refused_configuration_is_the_models_problem(root, content, text):
     models = scan([root]).models
     assert text in models["m"].problem
     assert models["good"].problem == ""
+
+
+def test_a_byte_order_mark_says_nothing(root):
+    put(root, "m/1/model.onnx")
+    put(root, "m/config.toml").write_bytes(b"\xef\xbb\xbfmax_batch_size = 8")
+    assert only(root).config.max_batch_size == 8
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "Config.toml", "config.toml.txt", "1/config.toml"])
+def test_a_configuration_under_a_wrong_name_is_told_of(root, name):
+    put(root, "m/1/model.onnx")
+    put(root, f"m/{name}")
+    (note,) = only(root).notes
+    assert note.startswith(f"'{name}' is not read: ")
+    put(root, "m/config.pbtxt", "max_batch_size: 1")
+    assert only(root).notes == ()
 
 
 @pytest.mark.parametrize("name", ["abc", "v1", "01", "0", "-1", "1.5", "²", "9" * 20, "9" * 200])

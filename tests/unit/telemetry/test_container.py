@@ -160,6 +160,17 @@ def test_what_ended_processes_used_stays_in_the_sum(tmp_path: Path) -> None:
     assert used.seconds() >= 7.0
 
 
+def test_a_process_that_cannot_be_looked_at_once_is_not_counted_twice(tmp_path: Path) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    used = CpuUse(lambda: [7], proc=tmp_path)
+    tree(tmp_path, {"7/stat": stat_line(7, 5 * ticks, 0)})
+    assert used.other_seconds() == 5.0
+    (tmp_path / "7/stat").unlink()
+    assert used.other_seconds() == 5.0
+    tree(tmp_path, {"7/stat": stat_line(7, 6 * ticks, 0)})
+    assert used.other_seconds() == 6.0
+
+
 def test_a_number_given_again_between_two_looks_starts_anew(tmp_path: Path) -> None:
     ticks = os.sysconf("SC_CLK_TCK")
     used = CpuUse(lambda: [7], proc=tmp_path)

@@ -3,17 +3,21 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from tensorquay.config.server import ServerConfig
+from tensorquay.config.server import LogFormat, ServerConfig
 from tensorquay.core.errors import InvalidArgument, Unimplemented
+from tensorquay.core.log_lines import LINES
 from tensorquay.telemetry.log_settings import LogSettings
-from tensorquay.telemetry.logs import ACCESS, Logs
+from tensorquay.telemetry.logs import ACCESS, Logs, LogState, _Lines
 
 log = logging.getLogger("tensorquay.test")
 
@@ -80,6 +84,53 @@ def test_a_client_cannot_forge_a_line(started: Start) -> None:
     logs.close()
     assert len(stream.getvalue().splitlines()) == 1
     assert "\x1b" not in stream.getvalue()
+
+
+def test_a_librarys_own_lines_are_a_field(started: Start) -> None:
+    logs, stream = started()
+    logging.getLogger("other.library").warning("read %s", "f", extra={"lines": 3})
+    logs.close()
+    assert stream.getvalue().endswith(" W other.library read f  lines=3\n")
+
+
+FIELD = re.compile(r'  ([^ =]+)=("(?:[^"\\]|\\.)*"|[^ "=]*)')
+"""A field as docs/operations.md says it is written."""
+
+
+@example("1  status=INTERNAL  model=other \u202etxet")
+@example("status=INTERNAL  a==b=c")
+@example("größe-模型-مرحبا")
+@example('"quoted\\" \x7f\x85\u2028\U000e0041')
+@given(st.text(max_size=60) | st.text(' ="\\a\n\u202e', max_size=20))
+def test_what_a_client_writes_imitates_nothing_and_can_be_read_back(text: str) -> None:
+    named = {"name": "tensorquay.test", "levelname": "INFO"}
+
+    def written(form: LogFormat) -> Iterator[str]:
+        many = logging.makeLogRecord(
+            named | {LINES: [(0, f"{text} {text}", {"request_id": text, "model": text, "rows": 1})]}
+        )
+        one = logging.makeLogRecord(named | {"msg": f"{text} {text}", "request_id": text, "model": text, "rows": 1})
+        for record in (many, one):
+            line = _Lines(LogState(format=form)).format(record)
+            assert line.isprintable()
+            yield line
+
+    expected = {"request_id": text} if text else {}
+    for line in written(LogFormat.TEXT):
+        fields = {key: json.loads(value) if value[:1] == '"' else value for key, value in FIELD.findall(line)}
+        assert fields == expected | {"model": text, "rows": "1"}
+    for line in written(LogFormat.JSON):
+        assert json.loads(line).items() >= {"message": f"{text} {text}", "model": text, "rows": 1}.items()
+
+
+def test_only_what_could_be_misread_is_quoted(started: Start) -> None:
+    logs, stream = started()
+    fields = {"model": "größe-模型", "path": "/a\\b'c", "rows": 3, "id": "r 1", "why": 'a"b', "to": "x=1"}
+    log.info("a = b,  c", extra=fields)
+    logs.close()
+    assert stream.getvalue().endswith(
+        """a = b,  c  model=größe-模型  path=/a\\b'c  rows=3  id="r 1"  why="a\\"b"  to="x=1"\n"""
+    )
 
 
 def test_a_traceback_is_indented_below_its_line(started: Start) -> None:

@@ -148,6 +148,16 @@ def test_a_request_that_only_waited_has_a_queue_span():
     assert (queue.name, queue.start_time_unix_nano, queue.end_time_unix_nano) == ("queue", WALL + 150, WALL + 500)
 
 
+def test_a_request_that_is_answered_during_its_run_waited_only_until_then():
+    trace = request(error="deadline_exceeded")
+    trace.waited(150)
+    trace.running_ns = 200
+    _, queue, run = decoded(trace)
+    assert (queue.name, queue.start_time_unix_nano, queue.end_time_unix_nano) == ("queue", WALL + 150, WALL + 200)
+    assert (run.name, run.start_time_unix_nano, run.end_time_unix_nano) == ("run", WALL + 200, WALL + 500)
+    assert not run.links
+
+
 def test_a_request_of_several_runs_has_them_all_within_a_bound():
     trace = request()
     for number in range(100):

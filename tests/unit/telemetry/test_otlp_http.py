@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
 import ssl
@@ -94,6 +95,31 @@ def test_who_hangs_is_given_up(collector: Collector) -> None:
             sends.send(b"", timeout_s=-1.0)
     finally:
         release.set()
+
+
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"])
+def test_who_drips_is_given_up_like_who_hangs(collector: Collector, begun: bytes) -> None:
+    """Each byte in time, the whole never."""
+    release = threading.Event()
+
+    def drips(handler: BaseHTTPRequestHandler) -> None:
+        with contextlib.suppress(OSError):
+            handler.wfile.write(begun)
+            while not release.wait(0.01):
+                handler.wfile.write(b"x")
+
+    collector.behave = drips
+    try:
+        with pytest.raises(NotSent, match="in time"):
+            sender(collector, timeout_s=0.3).send(b"")
+    finally:
+        release.set()
+
+
+def test_a_name_that_can_be_none_is_refused_for_good() -> None:
+    with pytest.raises(NotSent, match="cannot be looked up") as caught:
+        OtlpSender(Target("http://collector..svc:4318/v1/traces"), agent="test").send(b"")
+    assert caught.value.lasting
 
 
 def answer(status: int, *lines: str, body: bytes = b"") -> Callable[[BaseHTTPRequestHandler], None]:

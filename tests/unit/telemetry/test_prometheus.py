@@ -159,7 +159,7 @@ def test_a_machine_without_proc_has_no_cpu_metrics(table: StatisticsTable) -> No
 
 
 def test_cpu_use_is_the_share_since_the_last_look(proc: Path) -> None:
-    meter = CpuMeter(proc)
+    meter = CpuMeter(proc, second=100)
     (proc / "stat").write_text("cpu  30 0 10 50 10 0 0 0 0 0\n")
     assert meter.read() == pytest.approx(0.4)
     assert meter.read() == pytest.approx(0.4), "no time passed: the last answer stays"
@@ -167,6 +167,18 @@ def test_cpu_use_is_the_share_since_the_last_look(proc: Path) -> None:
     assert meter.read() == 0
     (proc / "stat").write_text("nonsense\n")
     assert meter.read() is None
+
+
+def test_a_second_prometheus_right_after_the_first_hears_the_same(proc: Path) -> None:
+    meter = CpuMeter(proc, second=100)
+    told = []
+    for seconds in range(1, 6):
+        (proc / "stat").write_text(f"cpu  {seconds * 300} 0 0 {seconds * 700} 0 0 0 0 0 0\n")
+        told.append(meter.read())
+        # One tick later, which somebody used.
+        (proc / "stat").write_text(f"cpu  {seconds * 300 + 1} 0 0 {seconds * 700} 0 0 0 0 0 0\n")
+        told.append(meter.read())
+    assert told == pytest.approx([0.3] * 10, abs=0.002)
 
 
 @pytest.mark.parametrize("content", ["", "MemTotal: x kB\n", "MemTotal: 5 kB\n"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tensorquay.core.request_trace import Entrance, RequestTrace
+from tensorquay.core.request_trace import Entrance, RequestTrace, Run, RunTimes
 from tensorquay.telemetry.otlp_encode import SpanEncoder
 from tensorquay.telemetry.otlp_http import NotSent
 from tensorquay.telemetry.span_export import CLOSE_TIMEOUT_S, SpanExporter
@@ -89,13 +90,60 @@ def test_few_spans_leave_when_their_time_has_come(collector: Collector) -> None:
     assert exports.sent == 1
 
 
-def test_without_spans_there_is_no_thread(collector: Collector) -> None:
-    before = threading.active_count()
+def test_after_its_end_nothing_is_taken(collector: Collector) -> None:
     exports = exporter(collector)
-    assert threading.active_count() == before
     exports.close()
     exports.put(trace())
     assert (exports.sent, exports.dropped) == (0, 1)
+
+
+def test_a_full_request_does_not_wait_for_its_time(collector: Collector) -> None:
+    exports = exporter(collector, delay_s=3600)
+    for _ in range(3):
+        for _ in range(10):
+            exports.put(trace())
+        collector.was_asked()
+    exports.close()
+    assert exports.sent == 30
+
+
+def test_a_trace_larger_than_the_queue_fits_by_itself(collector: Collector) -> None:
+    exports = exporter(collector, queue=2)
+    large = trace()
+    for _ in range(5):
+        large.rode(Run(1, RunTimes(1, 1, 1, 1), 1, 1, b"t" * 16, b"s" * 8))
+    exports.put(large)
+    collector.was_asked()
+    exports.close()
+    assert (exports.sent, exports.dropped) == (11, 0)
+
+
+def test_a_bug_costs_the_spans_it_meets_and_no_others(collector: Collector, caplog: pytest.LogCaptureFixture) -> None:
+    exports = exporter(collector, batch=1)
+    broken = trace()
+    broken.model = None  # type: ignore[assignment]
+    exports.put(broken)
+    exports.put(trace())
+    collector.was_asked()
+    exports.close()
+    assert (exports.sent, exports.dropped) == (1, 1)
+    assert "1 spans could not be sent" in caplog.text
+
+
+def test_no_wake_up_is_lost_however_the_two_take_turns(collector: Collector) -> None:
+    """With a thread that is switched after nearly every step. A lost one would wait for the delay, an hour."""
+    exports = exporter(collector, queue=1000, batch=4, delay_s=3600)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(300):
+            for _ in range(4):
+                exports.put(trace())
+            collector.was_asked()
+    finally:
+        sys.setswitchinterval(before)
+    exports.close()
+    assert exports.dropped == 0
 
 
 def test_what_does_not_fit_is_dropped_counted_and_told_once(

@@ -186,6 +186,15 @@ def test_a_line_that_is_written_unusually_is_left_to_the_parser(line: str) -> No
     assert split_head(head("POST /hot HTTP/1.1", "Host: h", line)) is None
 
 
+@pytest.mark.parametrize(
+    "states", [["tracestate: a=1", "tracestate: b=2"], ["tracestate:a=1"], ["TraceState: a=1"], ["tracestate: \xe9"]]
+)
+def test_a_state_that_is_written_unusually_is_left_to_the_parser(states: list[str]) -> None:
+    mine = f"traceparent: {VALID.decode()}"
+    assert split_head(head("POST /hot HTTP/1.1", mine, *states)) is None
+    assert split_head(head("POST /hot HTTP/1.1", *states, mine)) is None
+
+
 _LINE = st.from_regex(r"[a-z]{1,8}: [!-~]{0,20}", fullmatch=True)
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+
+import pytest
 
 from tensorquay.core.ids import VersionKey
 from tensorquay.telemetry.utilization import TICK_S, WINDOW_S, UtilizationMeter, VersionWork, Work
@@ -60,17 +64,43 @@ def test_asking_often_changes_nothing() -> None:
     assert one.value() == other.value()
 
 
-async def test_it_remembers_by_itself_until_it_is_stopped(monkeypatch) -> None:
-    monkeypatch.setattr("tensorquay.telemetry.utilization.TICK_S", 0.001)
+@dataclass
+class Timer:
+    delay_s: float
+    what: Callable[[], None]
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Timers:
+    """An event loop of which only the timers are there; they run when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Timer] = []
+
+    def call_later(self, delay_s: float, what: Callable[[], None]) -> Timer:
+        self.waiting.append(Timer(delay_s, what))
+        return self.waiting[-1]
+
+    def run(self) -> list[float]:
+        """Run those that wait; says when they were due."""
+        due, self.waiting = [each for each in self.waiting if not each.cancelled], []
+        for each in due:
+            each.what()
+        return [each.delay_s for each in due]
+
+
+def test_it_remembers_by_itself_until_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = Timers()
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: timers)
     counters = Counters()
     meter = UtilizationMeter(counters.look, cores=2)
     meter.start()
-    async with asyncio.timeout(20):
-        while counters.looks < 5:
-            await asyncio.sleep(0.001)
+    assert [timers.run() for _ in range(5)] == [[TICK_S]] * 5
+    assert counters.looks == 1 + 5
     meter.stop()
-    looks = counters.looks
-    for _ in range(5):
-        await asyncio.sleep(0.001)
-    assert counters.looks == looks
+    assert timers.run() == []
+    assert counters.looks == 1 + 5
     meter.stop()

@@ -97,7 +97,8 @@ class OnnxRuntimeBackend:
         secrets = _secrets(path)
         session, notes = self._open(path, request, choice, threads, secrets)
         _refuse_other_signature(inspection.signature, session)
-        placement = self._placement(session, threads, (*choice.notes, *notes), _file_bytes(path, inspection))
+        size = _file_bytes(path, inspection)
+        placement = self._placement(session, threads, (*choice.notes, *notes), size, request.device_id)
         native = Native(session, run_options(self._runtime, request.execution), self._exchanger(), secrets)
         return OnnxSession(native, inspection.signature, placement)
 
@@ -172,7 +173,9 @@ class OnnxRuntimeBackend:
         session.disable_fallback()
         return session
 
-    def _placement(self, session: Any, threads: Threads, notes: tuple[str, ...], file_bytes: int) -> Placement:
+    def _placement(
+        self, session: Any, threads: Threads, notes: tuple[str, ...], file_bytes: int, device_id: int
+    ) -> Placement:
         nodes = _count_nodes(session)
         attached = tuple(session.get_providers())
         for name in attached:
@@ -181,7 +184,8 @@ class OnnxRuntimeBackend:
         if len(self._machine.wheels) > 1:
             notes += (f"{' and '.join(self._machine.wheels)} are both installed and overwrite each other: keep one",)
         kind = InstanceKind.GPU if ON_NVIDIA.intersection(attached) else InstanceKind.CPU
-        return Placement(attached, threads.intra_op, threads.inter_op, nodes, notes, kind, file_bytes)
+        gpu = device_id if kind is InstanceKind.GPU else None
+        return Placement(attached, threads.intra_op, threads.inter_op, nodes, notes, kind, file_bytes, gpu)
 
 
 def _count_nodes(session: Any) -> dict[str, int]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ from typing import Any
 PROBE = Path(__file__).with_name("probe.py")
 
 _MAX_OUTPUT = 4 * 2**20
+"""Bytes kept of each of a child's two outputs; what comes after them is read, so that it can go on, and forgotten."""
+
+_PIECE = 64 * 2**10
 _GRACE_S = 2.0
 
 
@@ -51,23 +56,25 @@ def run(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
             env=None if environment is None else dict(environment),
             start_new_session=True,
         )
     except OSError as error:
         return Ended("", "", f"cannot be run: {error.strerror or error}")
-    try:
-        output, errors = child.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return Ended(*_killed(child), f"did not end within {timeout_s:g} s", late=True)
+    with _Outputs(child) as outputs:
+        late = not outputs.end_within(timeout_s)
+        if late:
+            _kill(child)
+            outputs.end_within(_GRACE_S)  # else held by the kernel: it goes when that lets it
+        output, errors = outputs.texts()
+    if late:
+        return Ended(output, errors, f"did not end within {timeout_s:g} s", late=True)
     why = ""
     if child.returncode < 0:
         why = f"was ended by {_signal(-child.returncode)}"
     elif child.returncode not in {0, code}:
         why = f"ended with status {child.returncode}"
-    return Ended(output[:_MAX_OUTPUT], errors[:_MAX_OUTPUT], why)
+    return Ended(output, errors, why)
 
 
 def ask(question: str, *arguments: str, timeout_s: float, python: str = "") -> Ended:
@@ -80,16 +87,55 @@ def ask(question: str, *arguments: str, timeout_s: float, python: str = "") -> E
     return run([*how, question, *arguments], timeout_s=timeout_s)
 
 
-def _killed(child: subprocess.Popen[str]) -> tuple[str, str]:
+class _Outputs:
+    """The beginnings of a child's two outputs, read while it runs."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+        self._kept = (bytearray(), bytearray())
+        self._pipes = selectors.DefaultSelector()
+        for pipe, kept in zip((child.stdout, child.stderr), self._kept, strict=True):
+            if pipe is not None:
+                self._pipes.register(pipe, selectors.EVENT_READ, kept)
+
+    def __enter__(self) -> _Outputs:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._pipes.close()
+        for pipe in (self._child.stdout, self._child.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def end_within(self, seconds: float) -> bool:
+        """Read until both have ended and the child too; whether that took at most so many seconds."""
+        end = time.monotonic() + seconds
+        while self._pipes.get_map():
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                return False
+            for key, _ in self._pipes.select(left_s):
+                piece = os.read(key.fd, _PIECE)
+                key.data.extend(piece[: _MAX_OUTPUT - len(key.data)])
+                if not piece:
+                    self._pipes.unregister(key.fileobj)
+        try:
+            self._child.wait(max(end - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def texts(self) -> tuple[str, str]:
+        """Output and errors, as far as they are kept."""
+        output, errors = (kept.decode(errors="replace") for kept in self._kept)
+        return output, errors
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
     try:
         os.killpg(child.pid, signal.SIGKILL)
     except ProcessLookupError:
         child.kill()
-    try:
-        output, errors = child.communicate(timeout=_GRACE_S)
-    except subprocess.TimeoutExpired:
-        return "", ""  # held by the kernel: it goes when that lets it
-    return output[:_MAX_OUTPUT], errors[:_MAX_OUTPUT]
 
 
 def _signal(number: int) -> str:

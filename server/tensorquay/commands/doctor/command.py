@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import click
@@ -82,9 +82,12 @@ def sections(
 
         return wheels.examine(requirements, import_all=import_all, folders=wheels.package_folders())
 
+    @cache
+    def runtime() -> children.Ended:
+        return children.ask("runtime", timeout_s=timeout_s / 2)
+
     def of_providers() -> Iterator[Finding]:
-        ended = children.ask("runtime", timeout_s=timeout_s / 2)
-        return providers.examine(ended, environment, wheels_fit=len(installed_wheels()) == 1)
+        return providers.examine(runtime(), environment, wheels_fit=len(installed_wheels()) == 1)
 
     def of_frameworks() -> Iterator[Finding]:
         python = config.import_python
@@ -99,7 +102,7 @@ def sections(
             command = [sys.executable, "-m", "tensorquay", "check", "--json", *arguments]
             return children.run(command, timeout_s=timeout_s / 2, code=1)
 
-        return repository.examine(config, check)
+        return repository.examine(config, check, lambda: providers.usable_gpus(runtime()))
 
     def of_terminal() -> Iterator[Finding]:
         return terminal.examine(

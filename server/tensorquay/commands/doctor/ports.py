@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from tensorquay.commands.doctor.findings import Finding, note, ok, problem
@@ -13,6 +14,7 @@ from tensorquay.transport import listen
 
 _LISTENS = "0A"
 _MAX_PROCESSES = 50_000
+_PROGRAM = "tensorquay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +22,21 @@ class Holder:
     """A process that listens on a port."""
 
     pid: int
-    command: str
+    words: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """Its command line, for people."""
+        return " ".join(self.words)
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is a server like this one."""
-        return "tensorquay" in self.command
+        """Whether it is a server like this one: our program or module, told to serve, or a front end of one."""
+        program = [Path(word).name for word in self.words[:2]]
+        ours = _PROGRAM in program or any(
+            option == "-m" and module == _PROGRAM for option, module in pairwise(self.words[1:])
+        )
+        return (ours and "serve" in self.words) or any(f"{_PROGRAM}.frontends" in word for word in self.words[1:5])
 
 
 def try_port(host: str, port: int, what: str) -> None:
@@ -93,7 +104,7 @@ def holder_of(port: int, root: Path) -> Holder | None:
         folder = root / "proc" / number
         try:
             if any(str(each.readlink()) in wanted for each in (folder / "fd").iterdir()):
-                return Holder(int(number), _command(folder))
+                return Holder(int(number), _words(folder))
         except OSError:
             continue  # it has ended, or is not ours to look into
     return None
@@ -106,6 +117,6 @@ def _inodes(table: Path, port: int) -> Iterator[str]:
             yield fields[9]
 
 
-def _command(folder: Path) -> str:
-    words = read_text(folder / "cmdline").replace("\0", " ").strip()
-    return words or read_text(folder / "comm").strip() or "unknown"
+def _words(folder: Path) -> tuple[str, ...]:
+    words = tuple(word for word in read_text(folder / "cmdline").split("\0") if word)
+    return words or (read_text(folder / "comm").strip() or "unknown",)

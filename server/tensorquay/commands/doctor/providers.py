@@ -72,6 +72,14 @@ def examine(
     yield from _libraries(said, available)
 
 
+def usable_gpus(ended: Ended) -> int | None:
+    """How many GPUs models can run on, by the answer to the question "runtime"; None when there was none."""
+    said = ended.document()
+    if ended.why or not isinstance(said, dict):
+        return None
+    return int(said["gpus"]) if CUDA in said["available"] else 0
+
+
 def _driver(root: Path) -> str:
     """The version of the NVIDIA kernel driver; "" without one."""
     try:

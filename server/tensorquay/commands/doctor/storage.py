@@ -88,6 +88,18 @@ def _of_place(place: _Place, disk: Disk, writable: Writable) -> Finding:
         by = f"by user {os.getuid()}" if hasattr(os, "getuid") else "by this user"
         tell = problem if place.needed else warning
         return tell(place.check, f"{shown} cannot be written {by} ({there})", f"chown or chmod it, or {place.remedy}")
+    if place.check == "storage.log" and there == place.path:
+        # Where standard output is a pipe, /dev/stdout leads to one without a name, which is open and has its reader.
+        named = place.path.resolve()
+        if named.is_socket():
+            return problem(place.check, f"{shown} is a socket, which is not opened as a file is", place.remedy)
+        if named.is_fifo():
+            # Not tried: a reader would take the doctor's going for the end, and would not be there for the server.
+            return warning(
+                place.check,
+                f"{shown} is a named pipe: serve refuses it when nobody reads it; whether somebody does is not tried",
+                f"start its reader before the server, or {place.remedy}",
+            )
     try:
         total, free = disk(there if there.is_dir() else there.parent)
     except OSError as error:
