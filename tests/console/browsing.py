@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+import httpx
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
@@ -37,6 +39,17 @@ def why_not() -> str:
     except ImportError:
         return "the package playwright is not installed (extra 'browser')"
     return "" if find_chromium() else "there is no chromium; on Debian: apt-get install chromium"
+
+
+def told_first(base: str) -> bytes:
+    """What the live feed of a server says until its first figures: for a page whose feed then ends."""
+    told = b""
+    with httpx.stream("GET", f"{base}/v2/live") as stream:
+        for piece in stream.iter_bytes():
+            told += piece
+            if told.count(b"event: figures") and told.endswith(b"\n\n"):
+                break
+    return told
 
 
 @dataclass

@@ -57,6 +57,7 @@ def fill(root: Path) -> Path:
     repo.model("big_ids", {1: graphs.identity("INT64", ("batch", 3))})
     repo.model("photo", {1: graphs.identity("FP32", ("batch", 2, 3, 4))})
     repo.model("bytes_photo", {1: graphs.identity("UINT8", ("batch", 6, 5, 3))})
+    repo.model("expand", {1: graphs.expand()})
     repo.model("many", {1: graphs.identity("FP32", ("batch", 5000))})
     return root
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.console.asking import Asking, digits
-from tests.console.browsing import ROOT, Console
+from tests.console.browsing import ROOT, Console, told_first
 from tests.console.conftest import Opener
 from tests.support.serving import RunningServer
 from tests.support.waiting import until
@@ -39,6 +39,29 @@ def test_the_server_stops_and_comes_back(opened: Opener, serve: Serve) -> None:
     banner.wait_for(state="detached")
     page.wait_for_function("(shown) => document.querySelector('.tiles').dataset.at !== shown", arg=shown)
     assert not page.evaluate("document.body.classList.contains('stale')")
+
+
+@pytest.mark.parametrize(
+    ("route", "said", "wanted"),
+    [
+        ("model", "This could not be read", "Everything, with what was found out by itself"),
+        ("try", "The form cannot be made", "The same as code"),
+    ],
+)
+def test_what_was_not_answered_is_asked_again(
+    opened: Opener, served: RunningServer, route: str, said: str, wanted: str
+) -> None:
+    console = opened(served, refusals=True)
+    page = console.page
+    told = told_first(console.base)
+    page.route("**/v2/**", lambda route: route.abort())
+    page.route("**/v2/live", lambda route: route.fulfill(body=told, content_type="text/event-stream"), times=1)
+    page.goto(f"{console.base}/#/{route}/simple")
+    page.get_by_text(said).first.wait_for()
+    page.get_by_text("Connection lost.").wait_for()
+    page.unroute_all()
+    page.get_by_text(wanted).wait_for()
+    page.get_by_text(said).first.wait_for(state="detached")
 
 
 def _readers(server: RunningServer) -> int:
@@ -129,6 +152,19 @@ def test_a_tab_that_nobody_looks_at_gives_its_place_back(console: Console) -> No
     with page.expect_request("**/v2/live"):
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     page.locator("#link-state[data-kind=live]").get_by_text("Live", exact=True).wait_for()
+
+
+def test_a_tab_opened_in_the_background_takes_no_place_before_it_is_seen(console: Console) -> None:
+    page = console.page
+    page.add_init_script("Object.defineProperty(document, 'hidden', { configurable: true, value: true })")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{console.base}/#/model/digits")
+    page.get_by_text("Waiting for the server").wait_for()
+    assert not [url for url in asked if url.endswith("/v2/live")]
+    page.evaluate("Object.defineProperty(document, 'hidden', { configurable: true, value: false })")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.locator("#link-state[data-kind=live]").wait_for()
 
 
 def test_no_console_where_it_is_off(serve: Serve) -> None:

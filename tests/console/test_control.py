@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.console.asking import Asking, digits
@@ -48,12 +49,42 @@ def test_a_version_is_activated_and_the_other_goes(opened: Opener, own: RunningS
     page.locator(".version").filter(has_text="Version 2").locator(".badge[data-kind=ready]").wait_for()
 
 
+def test_an_older_version_is_brought_back_and_then_what_is_configured(
+    opened: Opener, serve: Serve, tmp_path: Path
+) -> None:
+    repo = Repo(tmp_path / "models")
+    repo.model("scale", {number: graphs.scale(float(number)) for number in (1, 2, 3)})
+    console = opened(serve([repo.root], *FLAGS))
+    page = console.model("scale")
+
+    def badge(number: int, kind: str) -> Any:
+        return page.locator(".version").filter(has_text=f"Version {number}").locator(f".badge[data-kind={kind}]")
+
+    policy = page.locator(".version-policy")
+    policy.get_by_text("latest { num_versions: 1 }").wait_for()
+    assert policy.get_by_role("button", name="As configured").count() == 0
+    page.get_by_label("Never loaded:").select_option("1")
+    page.get_by_role("button", name="Activate it").click()
+    page.get_by_role("dialog").get_by_role("button", name="Activate", exact=True).click()
+    badge(1, "ready").wait_for()
+    badge(3, "off").wait_for()
+    policy.get_by_text("specific { versions: [1] }, by a load request").wait_for()
+    assert page.get_by_label("Never loaded:").locator("option").all_inner_texts() == ["2"]
+    policy.get_by_role("button", name="As configured").click()
+    page.get_by_role("dialog").get_by_role("button", name="As configured").click()
+    badge(3, "ready").wait_for()
+    badge(1, "off").wait_for()
+    policy.get_by_text("latest { num_versions: 1 }").wait_for()
+    # The button that was pressed is gone: the keyboard goes on at the page's heading, not at the document's beginning.
+    page.wait_for_function("document.activeElement.tagName === 'H1'")
+
+
 def test_a_model_is_unloaded_and_loaded(opened: Opener, own: RunningServer) -> None:
     console = opened(own)
     page = console.model(MARKUP)
     page.get_by_role("button", name="Unload").click()
     dialog = page.get_by_role("dialog")
-    assert "Nobody asked it in the last ten seconds." in dialog.inner_text()
+    assert "Nobody asked it in the last 10 seconds." in dialog.inner_text()
     dialog.get_by_role("button", name="Unload").click()
     page.locator(".version .badge[data-kind=off]").wait_for()
     assert page.locator("#said").inner_text()
@@ -99,6 +130,7 @@ def test_what_may_not_be_done_is_not_offered(opened: Opener, serve: Serve, mode:
     for name in ("Load", "Reload", "Unload", "Activate version 1"):
         assert page.get_by_role("button", name=name, exact=True).count() == 0
     page.get_by_role("link", name="Try it").first.wait_for()
+    page.locator(".version-policy").get_by_text("start it with --model-control-mode=explicit").wait_for()
     console.open()
     page.get_by_text(f"{mode}: load and unload are off").wait_for()
 

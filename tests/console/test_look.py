@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
 from tests.console.asking import Asking, digits, wrong
-from tests.console.browsing import NARROW, ROOT, WIDE, Console
+from tests.console.browsing import NARROW, ROOT, WIDE, Console, told_first
 from tests.console.conftest import Opener
 from tests.support import graphs
 from tests.support.repo import Repo
@@ -42,6 +41,7 @@ def _answer(console: Console) -> None:
 
 def _refusal(console: Console) -> None:
     page = console.try_("simple")
+    page.get_by_label("INPUT1, element 16").fill("7")
     page.get_by_label("Size of dimension 1 of INPUT0").fill("3")
     page.get_by_label("Size of dimension 1 of INPUT0").press("Tab")
     console.send()
@@ -56,13 +56,8 @@ def _question(console: Console) -> None:
 
 def _lost(console: Console) -> None:
     """The server tells its first figures, and then nobody hears of it any more."""
-    told = b""
-    with httpx.stream("GET", f"{console.base}/v2/live") as stream:
-        for piece in stream.iter_bytes():
-            told += piece
-            if told.count(b"event: figures") and told.endswith(b"\n\n"):
-                break
     page = console.page
+    told = told_first(console.base)
     page.route("**/v2/live", lambda route: route.abort())
     page.route("**/v2/live", lambda route: route.fulfill(body=told, content_type="text/event-stream"), times=1)
     page.goto(console.base)

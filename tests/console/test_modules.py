@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tests.console.browsing import Console, browse
 
 pytestmark = pytest.mark.browser
@@ -66,6 +67,20 @@ def page(browser: Any, served: Any) -> Any:
 )
 def test_numbers_are_told_as_people_read_them(page: Console, call: str, expected: str) -> None:
     assert page.run(f"async () => {{ const m = await load('format.js'); return m.{call}; }}") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "datatype", "expected"),
+    [
+        ("attention_mask", "INT64", "ones"),
+        ("token_type_ids", "INT32", "zeros"),
+        ("input_ids", "INT64", "random"),
+        ("mask", "FP32", "random"),
+    ],
+)
+def test_an_input_begins_with_what_its_name_asks_for(page: Console, name: str, datatype: str, expected: str) -> None:
+    spec = {"name": name, "datatype": datatype}
+    assert page.run("async (spec) => (await load('samples.js')).firstFill(spec)", spec) == expected
 
 
 PACK = """async ([datatype, text]) => {
@@ -169,6 +184,151 @@ def test_lines_have_gaps_where_nothing_was_measured(page: Console) -> None:
     # Old points that were thinned are no gaps.
     thinned = [{"at": at, "value": 1} for at in (0, 5000, 10_000, 11_000, 12_000)]
     assert len(page.run("async (points) => (await load('series.js')).runs(points)", thinned)) == 1
+
+
+def test_versions_that_failed_for_one_reason_are_one_problem(page: Console) -> None:
+    states = {"1": "bad", "2": "bad", "3": "worse", "4": "", "5": ""}
+    versions = [
+        {"version": number, "state": "UNAVAILABLE" if reason else "READY", "reason": reason}
+        for number, reason in states.items()
+    ]
+    found = page.run(
+        "async (versions) => (await load('problems.js')).problems({"
+        " models: new Map([['m', { name: 'm', versions }]]), latest: null, points: [] })",
+        versions,
+    )
+    assert [(each["title"], each["text"], each["version"]) for each in found] == [
+        ("m, versions 1, 2, failed to load. Versions 4, 5 serve.", "bad", "1"),
+        ("m, version 3, failed to load. Versions 4, 5 serve.", "worse", "3"),
+    ]
+
+
+@pytest.mark.parametrize("interval", [1, 3, 4, 20, 30])
+def test_rare_figures_say_as_much_as_frequent_ones(page: Console, interval: int) -> None:
+    """A server with very many busy versions looks at them every thirty seconds, not every second."""
+    found, late = page.run(
+        """async (interval) => {
+            const [{ problems }, { Store }] = await Promise.all([load('problems.js'), load('store.js')]);
+            const store = new Store();
+            for (let at = 0; at < 300; at += interval) {
+                const times = { queue_ms: { p50: 400 }, compute_ms: { p50: 10 } };
+                const versions = [{ model: 'm', version: '1', failures_per_s: { QUEUE_FULL: 2 }, ...times }];
+                store.take('figures', { at_ms: 1000 * at, seconds: interval, server: {}, versions }, 0);
+            }
+            const texts = problems(store).map((each) => each.title + ' ' + each.text);
+            const allowed = Math.max(3000, 2000 * interval);
+            return [texts, [allowed - 1, allowed + 1].map((ms) => store.overdue(ms))];
+        }""",
+        interval,
+    )
+    span = {20: 40, 4: 32}.get(interval, 30)
+    assert found == [
+        f"m, version 1, fails requests: queue full. {2 * span} in the last {span} seconds.",
+        "m, version 1: requests wait longer than they run. Half of them wait 400 ms or more for 10 ms of work: it is "
+        "asked for more than it can do.",
+    ]
+    assert late == [False, True]
+
+
+def test_a_mean_is_over_time_and_not_over_points(page: Console) -> None:
+    got = page.run(
+        """async () => {
+            const { lately, mean } = await load('series.js');
+            const points = [[30, 100], [60, 1], [61, 31]].map(
+                ([at, value], i, all) => ({ at_ms: 1000 * at, seconds: at - (all[i - 1]?.[0] ?? 0), value }));
+            const { points: found, seconds } = lately(points, 10000);
+            return [found.length, seconds, mean(found), mean([]), lately([], 10000)];
+        }"""
+    )
+    assert got == [2, 31, (30 * 1 + 31) / 31, None, {"points": [], "seconds": 10}]
+
+
+def test_how_often_a_model_is_asked_now_is_of_the_time_that_is_told(page: Console) -> None:
+    told = page.run(
+        """async () => {
+            const { unloadModel } = await load('model-actions.js');
+            const points = [1000, 2].map((rate, i) => ({ at_ms: 20000 * i, seconds: 20,
+                versions: [{ model: 'm', version: '1', requests_per_s: rate }] }));
+            unloadModel({ name: 'm', versions: [{ version: '1', state: 'READY' }] }, { points });
+            const dialog = document.querySelector('dialog[open]');
+            const text = dialog.querySelector('.warn-line').textContent;
+            dialog.close();
+            return text;
+        }"""
+    )
+    assert told == "It is asked now: 2 requests a second in the last 20 seconds."
+
+
+def test_a_clock_that_is_set_back_makes_nothing_recent(page: Console) -> None:
+    got = page.run(
+        """async () => {
+            const [{ problems }, { Store }] = await Promise.all([load('problems.js'), load('store.js')]);
+            const store = new Store();
+            const take = (at, failures) => store.take('figures', { at_ms: 1000 * at, seconds: 1, server: {},
+                versions: [{ model: 'm', version: '1', failures_per_s: failures }] }, 0);
+            for (let at = 0; at < 300; at += 1) take(36000 + at, { BACKEND: 7 });
+            for (let at = 0; at < 40; at += 1) take(32400 + at, {});
+            const live = [store.points.length, problems(store).length];
+            store.take('history', { points: [36000, 36001, 32400].map(
+                (at) => ({ at_ms: 1000 * at, seconds: 1, server: {}, versions: [] })) }, 0);
+            return [...live, store.points.length];
+        }"""
+    )
+    assert got == [40, 0, 1]
+
+
+def test_a_model_that_goes_takes_its_charts_with_it(page: Console) -> None:
+    got = page.run(
+        """async () => {
+            const [{ ModelPage }, { Store }] = await Promise.all([load('page-model.js'), load('store.js')]);
+            const store = new Store();
+            const version = { version: '1', state: 'READY', reason: '', providers: {}, inline: null };
+            const told = [[{ name: 'digits', versions: [version] }], [], [{ name: 'digits', versions: [version] }]];
+            const page = new ModelPage(store, { model: 'digits', version: '' });
+            const shown = told.map((models) => {
+                store.take('models', { models, may_load: false }, 0);
+                return page.element.querySelectorAll('.charts, .details').length;
+            });
+            page.leave();
+            return shown;
+        }"""
+    )
+    assert got == [2, 0, 2]
+
+
+@MANY
+@given(data=st.data(), sizes=st.tuples(*[st.integers(1, 24)] * 4), channels=st.sampled_from([1, 3]))
+def test_a_picture_is_resized_as_pillow_does(
+    page: Console, data: st.DataObject, sizes: tuple[int, ...], channels: int
+) -> None:
+    width, height, to_width, to_height = sizes
+    grey = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 256, (height, width), np.uint8)
+    shrinks = to_width <= width and to_height <= height
+    filtering = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    expected = np.asarray(Image.fromarray(grey).resize((to_width, to_height), filtering))
+    pixels = np.dstack([grey] * 3 + [np.full_like(grey, 255)])
+    got = page.run(
+        "async ([pixels, ...rest]) => [...(await load('image.js')).resize(new Uint8ClampedArray(pixels), ...rest)]",
+        [pixels.ravel().tolist(), width, height, channels, to_width, to_height],
+    )
+    # Give or take one: between two passes in another order bytes are rounded otherwise.
+    shape = (to_height, to_width, channels)
+    assert np.abs(np.array(got).reshape(shape) - expected[..., None].astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (("INT64", [-1, -1]), ("INT64", [-1, -1]), True),
+        (("INT64", [-1, -1]), ("INT32", [-1, -1]), False),
+        (("INT64", [-1, -1]), ("INT64", [-1, 8]), False),
+        (("INT64", [1, 8]), ("INT64", [1, 8]), False),
+        (("FP32", [-1, -1]), ("FP32", [-1, -1]), False),
+    ],
+)
+def test_which_inputs_are_of_one_size(page: Console, one: Any, other: Any, expected: bool) -> None:
+    specs = [{"datatype": datatype, "shape": shape} for datatype, shape in (one, other)]
+    assert page.run("async (specs) => (await load('samples.js')).tied(...specs)", specs) is expected
 
 
 @pytest.mark.parametrize("largest", [0, 0.003, 0.37, 1, 3, 7.2, 99, 1000, 123_456])

@@ -24,6 +24,7 @@ def test_it_shows_every_model_with_its_state(console: Console) -> None:
     assert "broken, version 2, failed to load. Version 1 serves." in attention.inner_text()
     attention.get_by_role("link").filter(has_text="broken").click()
     page.get_by_role("heading", name="broken", exact=True).wait_for()
+    page.get_by_text("Version 2 does not serve: what follows is of version 1.").wait_for()
 
 
 def test_it_asks_nobody_else_and_logs_no_error(console: Console) -> None:
@@ -121,7 +122,7 @@ def test_proofs_and_measurements_are_shown_and_reports_open(console: Console) ->
     page.get_by_text("It was not optimised.").wait_for()
     page.get_by_role("link", name="Version 2", exact=True).click()
     page.get_by_text("static int8, minmax is 1.7 × as fast").wait_for()
-    page.get_by_text("Its settings are not in force here.").wait_for()
+    page.get_by_text("Its settings are not in force here: the").wait_for()
     page.get_by_text("It was put into the repository as it is").wait_for()
     page.get_by_text("Everything, with what was found out by itself").click()
     page.get_by_text('"max_batch_size": 64').wait_for()

@@ -156,7 +156,17 @@ def test_a_picture_in_floats_with_a_range_of_its_own(console: Console, tmp_path:
     picture = tmp_path / "white.png"
     Image.new("L", (10, 6), 255).save(picture)
     page = console.try_("bytes_photo")
+    page.evaluate(
+        """() => {
+            const { prototype } = OffscreenCanvasRenderingContext2D;
+            const read = prototype.getImageData;
+            prototype.getImageData = function (...area) { return (window.pixels = read.apply(this, area)); };
+        }"""
+    )
     page.locator("input[type=file]").set_input_files(picture)
+    page.get_by_text("10 × 6 pixels became [1, 6, 5, 3].").wait_for()
+    # A picture is large: its own pixels are looked at once, whatever range is chosen then.
+    page.evaluate("new Uint32Array(window.pixels.data.buffer).fill(0xff000000)")
     page.get_by_label("Pixels become").select_option("own")
     page.get_by_label("white is").fill("40")
     page.get_by_label("white is").press("Enter")
@@ -177,8 +187,10 @@ def test_sixteen_bits_and_texts_and_numbers_in_one_request(console: Console, tmp
     assert console.values("text_out") == ['a "quoted" \U0001f600 word']
     assert console.values("bits_out") == [1.5]
     assert console.values("x_out") == [3.75]
-    got = run_python(console.code("ours"), "ours", ["text_out", "x_out"], tmp_path)
-    assert got == {"text_out": ['a "quoted" \U0001f600 word'], "x_out": [3.75]}
+    outputs = ["text_out", "bits_out", "x_out"]
+    for kind in ("triton", "ours"):
+        got = run_python(console.code(kind), kind, outputs, tmp_path)
+        assert got == {"text_out": ['a "quoted" \U0001f600 word'], "bits_out": [1.5], "x_out": [3.75]}, kind
     console.code("curl")
     with page.expect_download() as download:
         page.get_by_role("button", name="Save request.bin").click()
@@ -257,6 +269,55 @@ def test_what_is_wrong_is_said_where_it_is_typed(console: Console, typed: str, s
     page.get_by_text("# correct the values first").wait_for()
 
 
+def test_a_tensor_may_be_empty(console: Console) -> None:
+    page = console.try_("simple_identity")
+    page.get_by_role("button", name="JSON", exact=True).click()
+    page.get_by_role("textbox", name="Values of INPUT0 as JSON").fill("[[]]")
+    page.get_by_text("= 0 elements").wait_for()
+    console.send()
+    page.get_by_text("It is empty.").wait_for()
+
+
+def test_an_answer_that_is_too_long_is_not_read(console: Console) -> None:
+    page = console.try_("expand")
+    shape = page.get_by_role("group", name="shape", exact=True)
+    shape.get_by_role("button", name="JSON", exact=True).click()
+    shape.get_by_role("textbox").fill("[3000, 3000]")
+    console.send()
+    page.get_by_text("The answer has more than 32 MiB").wait_for()
+    shape.get_by_role("textbox").fill("[3000, 30]")
+    page.get_by_role("button", name="Send", exact=True).click()
+    page.get_by_text("256 of 90,000 values are shown.").wait_for()
+
+
+def test_a_long_text_is_cut_and_copied_whole(console: Console) -> None:
+    page = console.try_("simple_identity")
+    page.get_by_label("INPUT0, element 1").fill("long " * 1000)
+    console.send()
+    page.get_by_text("the first of 5,000 characters").wait_for()
+    assert len(page.locator(".texts bdi").first.inner_text()) <= 2000
+    assert console.values("OUTPUT0")[0][0] == "long " * 1000
+
+
+def test_cancelling_leaves_the_keyboard_where_it_was(opened: Opener, served: RunningServer) -> None:
+    console = opened(served, refusals=True)
+    page = console.try_("simple")
+    page.route("**/infer", lambda route: None)  # nobody answers
+    page.get_by_role("button", name="Send", exact=True).press("Enter")
+    page.get_by_role("button", name="Waiting").wait_for()
+    assert page.evaluate("document.activeElement.type") == "submit"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_text("Cancelled:").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "Send"
+
+
+def test_a_query_of_the_page_is_no_part_of_the_code(console: Console) -> None:
+    console.page.goto(f"{console.base}/?from=a-proxy#/try/simple")
+    console.page.get_by_role("heading", name="Inputs").wait_for()
+    assert console.code("curl").startswith(f"curl -sS {console.base}/v2/models/simple/infer")
+
+
 def test_dimensions_can_be_chosen(console: Console) -> None:
     page = console.try_("simple_identity")
     page.get_by_label("Size of dimension 1 of INPUT0").fill("2")
@@ -270,10 +331,22 @@ def test_dimensions_can_be_chosen(console: Console) -> None:
     page.locator(".field-error").get_by_text("are more than this page makes up").wait_for()
 
 
+def test_inputs_of_one_size_are_given_it_together(console: Console) -> None:
+    page = console.try_("simple")
+    page.get_by_label("Size of dimension 1 of INPUT0").fill("3")
+    page.get_by_label("Size of dimension 1 of INPUT0").press("Tab")
+    page.get_by_text("= 48 elements, as INPUT0 has").wait_for()
+    page.get_by_role("group", name="INPUT1", exact=True).get_by_role("textbox").fill(str([[1] * 16, [2] * 16]))
+    page.get_by_text("= 32 elements, as INPUT1 has").wait_for()
+    console.send()
+    assert len(console.values("OUTPUT0")) == 2
+
+
 def test_a_refusal_is_shown_as_the_server_said_it(opened: Opener, served: RunningServer) -> None:
     console = opened(served, refusals=True)
     page = console.try_("simple")
-    # The model takes at most 8 rows, and the two inputs must have as many.
+    # The two inputs must have as many rows; one that holds somebody's own values keeps its shape.
+    page.get_by_label("INPUT1, element 16").fill("7")
     page.get_by_label("Size of dimension 1 of INPUT0").fill("3")
     page.get_by_label("Size of dimension 1 of INPUT0").press("Tab")
     console.send()

@@ -1,4 +1,4 @@
-"""The live feed: samples once a second, remembers five minutes, and tells whoever listens.
+"""The live feed: samples once a second, remembers three hundred points, and tells whoever listens.
 
 A reader never makes the feed wait and holds nothing of it but two numbers: one that is late misses figures instead of
 collecting them. One encoding serves all readers. Events and their JSON: docs/protocol.md, "Live figures".

@@ -1,7 +1,9 @@
 // Calls to the server the page came from: addresses, the headers of closed APIs, errors as values that say something.
 
-/** Where the page is served: everything else is beside it, also behind a proxy that adds a path. */
-const BASE = document.baseURI;
+import { bytes } from "./format.js";
+
+/** Where the page is served, without a query: everything else is beside it, also behind a proxy that adds a path. */
+const BASE = new URL(".", document.baseURI).href;
 
 /** Headers of closed APIs, by lower-case name. In memory only: they end with the page. */
 const access = new Map();
@@ -62,6 +64,32 @@ export async function request(path, { method = "GET", headers = {}, body, signal
   return response;
 }
 
+/** The whole body of `response`; throws ApiError when it breaks off, or has more than `most` bytes. */
+export async function bodyOf(response, most) {
+  const reader = response.body.getReader();
+  const parts = [];
+  let size = 0;
+  for (;;) {
+    let piece;
+    try {
+      piece = await reader.read();
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new ApiError(0, "The answer broke off.");
+    }
+    if (piece.done) return new Blob(parts).arrayBuffer();
+    parts.push(piece.value);
+    size += piece.value.length;
+    if (size > most) {
+      reader.cancel();
+      throw new ApiError(
+        response.status,
+        `The answer has more than ${bytes(most)}, this page reads no more: ask for fewer rows or outputs, or use the code.`,
+      );
+    }
+  }
+}
+
 async function refusal(response) {
   let facts = {};
   let text = "";
@@ -86,9 +114,9 @@ export const report = (model, version, kind, options) => getJson(`${modelPath(mo
 
 const JSON_BODY = { "content-type": "application/json" };
 
-/** Load or reload a model. `override`: a configuration that takes the place of the one on disk. */
+/** Load or reload a model. `override`: a configuration as JSON that takes the place of the one on disk; "": none does. */
 export function load(model, override) {
-  const parameters = override ? { config: JSON.stringify(override) } : {};
+  const parameters = override === undefined ? {} : { config: override };
   return request(`v2/repository/models/${encodeURIComponent(model)}/load`, {
     method: "POST",
     headers: JSON_BODY,
@@ -109,7 +137,7 @@ export function advice(error) {
   if (!(error instanceof ApiError)) return "";
   switch (error.status) {
     case 0:
-      return "Check that the server runs and can be reached; the page tries again by itself.";
+      return "Check that the server runs and can be reached. The page finds it again by itself; then ask again.";
     case 400:
       return "The request does not fit the model: correct the value that is named and send it again.";
     case 403:

@@ -12,12 +12,12 @@ const BOTTOM = 22;
 
 const round = (value) => Math.round(value * 10) / 10;
 
-/** `path` data of `values` with `x(at)` and `y(value)`; a value that stands alone becomes a dot. */
+/** `path` data of `values` with `x(at)` and `y(value)`; a value that stands alone becomes a dash that can be seen. */
 function path(values, x, y) {
   return runs(values)
     .map((run) =>
       run.length === 1
-        ? `M${round(x(run[0].at) - 0.5)} ${round(y(run[0].value))}h1`
+        ? `M${round(x(run[0].at) - 2)} ${round(y(run[0].value))}h4`
         : run.map((each, i) => `${i ? "L" : "M"}${round(x(each.at))} ${round(y(each.value))}`).join(""),
     )
     .join("");

@@ -30,6 +30,11 @@ export function errorPanel(error, title = "That did not work") {
   );
 }
 
+/** When what had the keyboard's focus is gone, the page's heading has it: not the top of the document. */
+export function keepFocus() {
+  if (document.activeElement === document.body) document.querySelector("main h1")?.focus({ preventScroll: true });
+}
+
 function modal(title, content, buttons) {
   const id = uid("dialog");
   const dialog = h(
@@ -39,7 +44,10 @@ function modal(title, content, buttons) {
     content,
     h("div.dialog-buttons", {}, buttons),
   );
-  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    keepFocus();
+  });
   document.body.append(dialog);
   dialog.showModal();
   return dialog;

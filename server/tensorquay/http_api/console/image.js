@@ -38,72 +38,84 @@ export function parseRange(text) {
 }
 
 /**
- * Pixels (RGBA bytes, `width` × `height`) as channels of 0 … 255, transparency laid on white.
- * Returns a Float32Array [height][width][channels].
+ * Pixels (RGBA bytes, `width` × `height`) as channels of 0 … 255 at another size: transparency laid on white, averaged when
+ * it shrinks both ways, else interpolated. Filters, their support, the weights' fixed point and the rounding between the two
+ * passes are Pillow's, so that the client makes the same bytes, give or take one. Returns a Uint8Array
+ * [toHeight][toWidth][channels].
+ *
+ * A picture may have 16 million pixels: they are taken row by row, and nothing is made for each.
  */
-export function flatten(pixels, width, height, channels) {
-  const out = new Float32Array(width * height * channels);
-  for (let i = 0; i < width * height; i += 1) {
-    const alpha = pixels[4 * i + 3];
-    const over = (value) =>
-      channels === 4 || alpha === 255 ? value : Math.round((value * alpha + 255 * (255 - alpha)) / 255);
-    const [red, green, blue] = [over(pixels[4 * i]), over(pixels[4 * i + 1]), over(pixels[4 * i + 2])];
-    if (channels === 1) out[i] = Math.round((299 * red + 587 * green + 114 * blue) / 1000);
-    else {
-      out.set([red, green, blue], i * channels);
-      if (channels === 4) out[i * 4 + 3] = alpha;
+export function resize(pixels, width, height, channels, toWidth, toHeight) {
+  const filter = toWidth <= width && toHeight <= height ? BOX : LINEAR;
+  const across = shares(width, toWidth, filter);
+  const down = shares(height, toHeight, filter);
+  const row = toWidth * channels;
+  const flat = new Uint8Array(width * channels);
+  const middle = new Uint8Array(height * row);
+  for (let y = 0; y < height; y += 1) {
+    flatten(pixels.subarray(4 * y * width, 4 * (y + 1) * width), channels, flat);
+    for (let x = 0; x < toWidth; x += 1) {
+      const { from, weights } = across[x];
+      for (let c = 0; c < channels; c += 1) {
+        let sum = HALF;
+        for (let j = 0; j < weights.length; j += 1) sum += weights[j] * flat[(from + j) * channels + c];
+        middle[y * row + x * channels + c] = toByte(sum);
+      }
     }
+  }
+  const out = new Uint8Array(toHeight * row);
+  const sums = new Int32Array(row);
+  for (let y = 0; y < toHeight; y += 1) {
+    const { from, weights } = down[y];
+    sums.fill(HALF);
+    for (let j = 0; j < weights.length; j += 1) {
+      for (let i = 0; i < row; i += 1) sums[i] += weights[j] * middle[(from + j) * row + i];
+    }
+    for (let i = 0; i < row; i += 1) out[y * row + i] = toByte(sums[i]);
   }
   return out;
 }
 
-/**
- * `source` [height][width][channels] at another size: averaged when it shrinks both ways, else interpolated; whole bytes.
- * Filters, their support and the rounding between the two passes are Pillow's, so that the client makes the same bytes.
- */
-export function resize(source, width, height, channels, toWidth, toHeight) {
-  if (width === toWidth && height === toHeight) return source;
-  const filter = toWidth <= width && toHeight <= height ? BOX : LINEAR;
-  const across = shares(width, toWidth, filter);
-  const down = shares(height, toHeight, filter);
-  const middle = new Float32Array(height * toWidth * channels);
-  for (let y = 0; y < height; y += 1) {
-    for (let x = 0; x < toWidth; x += 1) {
-      for (const [from, share] of across[x]) {
-        for (let c = 0; c < channels; c += 1)
-          middle[(y * toWidth + x) * channels + c] += share * source[(y * width + from) * channels + c];
-      }
+/** A row of RGBA bytes as `channels`, into `out`. */
+function flatten(row, channels, out) {
+  for (let i = 0; 4 * i < row.length; i += 1) {
+    const alpha = row[4 * i + 3];
+    const opaque = channels === 4 || alpha === 255;
+    const red = opaque ? row[4 * i] : over(row[4 * i], alpha);
+    const green = opaque ? row[4 * i + 1] : over(row[4 * i + 1], alpha);
+    const blue = opaque ? row[4 * i + 2] : over(row[4 * i + 2], alpha);
+    if (channels === 1) out[i] = Math.round((299 * red + 587 * green + 114 * blue) / 1000);
+    else {
+      out[i * channels] = red;
+      out[i * channels + 1] = green;
+      out[i * channels + 2] = blue;
+      if (channels === 4) out[i * 4 + 3] = alpha;
     }
   }
-  const out = new Float32Array(toHeight * toWidth * channels);
-  const row = toWidth * channels;
-  const between = middle.map(toByte);
-  for (let y = 0; y < toHeight; y += 1) {
-    for (const [from, share] of down[y]) {
-      for (let i = 0; i < row; i += 1) out[y * row + i] += share * between[from * row + i];
-    }
-  }
-  return out.map(toByte);
 }
 
-const toByte = (value) => Math.min(255, Math.max(0, Math.round(value)));
+/** A byte of a pixel that is `alpha` / 255 opaque, on white. */
+const over = (value, alpha) => Math.round((value * alpha + 255 * (255 - alpha)) / 255);
+
+/** Weights are whole multiples of 2^-22: sums of them with bytes fit 32 bits. */
+const FIXED_BITS = 22;
+const HALF = 1 << (FIXED_BITS - 1);
+const toByte = (sum) => Math.min(255, sum >> FIXED_BITS);
 
 const BOX = { reach: 0.5, weight: (at) => (at > -0.5 && at <= 0.5 ? 1 : 0) };
 const LINEAR = { reach: 1, weight: (at) => Math.max(0, 1 - Math.abs(at)) };
 
-/** For each target pixel, the source pixels it is made of with their shares, which sum up to 1. */
-function shares(from, to, { reach, weight }) {
-  const scale = from / to;
+/** For each target pixel, the source pixels it is made of: the first one, and their weights, which sum up to 1. */
+function shares(size, toSize, { reach, weight }) {
+  const scale = size / toSize;
   const wide = Math.max(1, scale);
-  return Array.from({ length: to }, (_, i) => {
+  return Array.from({ length: toSize }, (_, i) => {
     const centre = (i + 0.5) * scale;
-    const found = [];
-    const end = Math.min(from, Math.trunc(centre + reach * wide + 0.5));
-    for (let j = Math.max(0, Math.trunc(centre - reach * wide + 0.5)); j < end; j += 1) {
-      found.push([j, weight((j - centre + 0.5) / wide)]);
-    }
-    const sum = found.reduce((total, [, each]) => total + each, 0);
-    return found.map(([j, each]) => [j, each / sum]);
+    const from = Math.max(0, Math.trunc(centre - reach * wide + 0.5));
+    const end = Math.min(size, Math.trunc(centre + reach * wide + 0.5));
+    const weights = Array.from({ length: end - from }, (__, j) => weight((from + j - centre + 0.5) / wide));
+    const sum = weights.reduce((total, each) => total + each, 0);
+    return { from, weights: Int32Array.from(weights, (each) => Math.trunc((each / sum) * 2 ** FIXED_BITS + 0.5)) };
   });
 }
 
@@ -115,15 +127,19 @@ export function tensorValues(bytes, width, height, layout, datatype, range, inve
   const { channels, first } = layout;
   const whole = TYPES[datatype].kind === "integer";
   const big = TYPES[datatype].big === true;
+  const valueOf = (byte, c) => {
+    const share = (invert ? 255 - byte : byte) / 255;
+    const value = range.mean
+      ? (share - range.mean[c]) / range.deviation[c]
+      : range.low + share * (range.high - range.low);
+    const rounded = whole ? Math.round(value) : Number(value.toPrecision(7));
+    return big ? BigInt(rounded) : rounded;
+  };
+  const tables = Array.from({ length: channels }, (_, c) => Array.from({ length: 256 }, (__, byte) => valueOf(byte, c)));
   const values = new Array(bytes.length);
   for (let i = 0; i < width * height; i += 1) {
     for (let c = 0; c < channels; c += 1) {
-      const share = (invert ? 255 - bytes[i * channels + c] : bytes[i * channels + c]) / 255;
-      let value = range.mean
-        ? (share - range.mean[c % 3]) / range.deviation[c % 3]
-        : range.low + share * (range.high - range.low);
-      value = whole ? Math.round(value) : Number(value.toPrecision(7));
-      values[first ? c * width * height + i : i * channels + c] = big ? BigInt(value) : value;
+      values[first ? c * width * height + i : i * channels + c] = tables[c][bytes[i * channels + c]];
     }
   }
   return values;

@@ -84,8 +84,7 @@ const TITLES = {
 
 function tellConnection() {
   const { kind, text: why, retryAt } = store.connection;
-  const old = store.cameAt === null ? null : performance.now() - store.cameAt;
-  const late = kind === "live" && old !== null && old > 3000;
+  const late = kind === "live" && store.overdue(performance.now());
   attribute(linkState, "data-kind", late ? "late" : kind);
   const wait = retryAt === null ? 0 : Math.max(0, Math.ceil((retryAt - performance.now()) / 1000));
   const words = {
@@ -211,7 +210,7 @@ window.addEventListener("hashchange", show);
 window.addEventListener("online", () => live.retry());
 
 // A tab nobody looks at gives its place back: a browser keeps few connections to a server, and the server few readers.
-const UNSEEN_MS = 60_000;
+const UNSEEN_MS = 15_000;
 let unseen = 0;
 document.addEventListener("visibilitychange", () => {
   clearTimeout(unseen);
@@ -223,4 +222,5 @@ window.addEventListener("pagehide", () => live.stop());
 window.addEventListener("pageshow", (event) => event.persisted && live.start());
 
 show();
-live.start();
+// One that was opened in the background takes a place when it is first looked at.
+if (!document.hidden) live.start();

@@ -4,7 +4,10 @@ import { config, load, unload } from "./api.js";
 import { confirmAction } from "./dialogs.js";
 import { h } from "./dom.js";
 import { plural, rate } from "./format.js";
-import { ofVersion } from "./series.js";
+import { lately, mean, ofVersion } from "./series.js";
+
+/** How far back a model counts as being asked now. */
+const RECENT_MS = 10_000;
 
 const serving = (model) => model.versions.filter((version) => version.state === "READY");
 const list = (versions) =>
@@ -29,24 +32,19 @@ export function loadModel(model) {
 
 export function unloadModel(model, store) {
   const ready = serving(model);
-  const busy = ready.reduce((sum, version) => {
-    const values = ofVersion(
-      store.points.slice(-10),
-      model.name,
-      version.version,
-      (entry) => entry.requests_per_s,
-      0,
-    ).filter((each) => each.value !== null);
-    return sum + (values.length ? values.reduce((total, each) => total + each.value, 0) / values.length : 0);
-  }, 0);
+  const { points, seconds } = lately(store.points, RECENT_MS);
+  const busy = ready.reduce(
+    (sum, { version }) => sum + (mean(ofVersion(points, model.name, version, (entry) => entry.requests_per_s, 0)) ?? 0),
+    0,
+  );
   confirmAction({
     title: `Unload ${model.name}?`,
     says: [
       `${plural(ready.length, "version")} will be drained and unloaded: requests that are in get their answers, ` +
         "new ones are refused until it is loaded again.",
       busy > 0
-        ? h("p.warn-line", {}, `It is asked now: ${rate(busy)} requests a second in the last ten seconds.`)
-        : "Nobody asked it in the last ten seconds.",
+        ? h("p.warn-line", {}, `It is asked now: ${rate(busy)} requests a second in the last ${seconds} seconds.`)
+        : `Nobody asked it in the last ${seconds} seconds.`,
     ],
     verb: "Unload",
     tone: "danger",
@@ -75,8 +73,8 @@ export function activateVersion(model, version) {
         "p.fine",
         {},
         `It is a load request with the configuration in force and version_policy { specific { versions: ` +
-          `[${version.version}] } }. The server keeps that until the model's own configuration file changes, or it is ` +
-          "started again.",
+          `[${version.version}] } }. The server keeps that until “As configured”, until the model's own configuration ` +
+          "file changes, or until it is started again.",
       ),
     ].filter(Boolean),
     verb: "Activate",
@@ -86,7 +84,24 @@ export function activateVersion(model, version) {
       const from = loaded ? version : serving(model)[0];
       const override = await config(model.name, from?.version ?? "");
       override.version_policy = { specific: { versions: [Number(version.version)] } };
-      await load(model.name, override);
+      await load(model.name, JSON.stringify(override));
     },
+  });
+}
+
+/** End what a load request brought, be it a version policy or more: the repository's own configuration counts again. */
+export function asConfigured(model) {
+  confirmAction({
+    title: `${model.name} as configured?`,
+    says: [
+      "The configuration of the repository counts again, its version policy too: the versions that it wants are loaded " +
+        "beside what serves, and what else there is is drained and unloaded once they are ready.",
+      "If it fails, everything stays as it is.",
+      h("p.fine", {}, "It is a load request with an empty configuration."),
+    ],
+    verb: "As configured",
+    doing: "Loading …",
+    done: `${model.name} is as configured`,
+    act: () => load(model.name, ""),
   });
 }

@@ -10,6 +10,7 @@ const ABSENT = null;
 
 export class VersionDetails {
   #abort = new AbortController();
+  #unanswered = false;
 
   constructor(model, version) {
     [this.model, this.version] = [model.name, version.version];
@@ -33,7 +34,13 @@ export class VersionDetails {
     this.stopListening();
   }
 
+  /** The server is there again: ask for what it did not answer. */
+  again() {
+    if (this.#unanswered) this.#fetch();
+  }
+
   #fetch() {
+    this.#unanswered = false;
     const options = { signal: this.#abort.signal };
     const { model, version } = this;
     this.#fill(this.signature, metadata(model, version, options), (content) => signatureTables(content));
@@ -66,6 +73,7 @@ export class VersionDetails {
     } catch (error) {
       if (error.name === "AbortError") return;
       if (!(error instanceof ApiError)) throw error;
+      if (error.status === 0) this.#unanswered = true;
       put(
         place,
         absent && error.status === 404 ? h("p.fine", {}, absent) : errorPanel(error, "This could not be read"),
@@ -83,7 +91,7 @@ export class VersionDetails {
           "a",
           { href: address(path), target: "_blank", rel: "noopener" },
           icon("out"),
-          "Open the whole report",
+          " Open the whole report",
           h("span.unseen", {}, " in a new tab"),
         ),
       );
@@ -248,8 +256,7 @@ function optimisationFacts(content, live) {
       h(
         "p",
         {},
-        live.applied ? "Its settings are in force here." : "Its settings are not in force here.",
-        live.stale ? ` ${live.stale}` : "",
+        `Its settings are ${live.applied ? "" : "not "}in force here${live.stale ? `: ${live.stale}` : ""}.`,
       ),
     facts([
       ["Measured", [moment(Date.parse(str(content.at))), str(machine.cpu)].filter(Boolean).join(", ")],

@@ -159,7 +159,11 @@ export class ModelTable {
     const all = this.store.models.size;
     text(
       this.#total,
-      this.#order.length === all ? plural(all, "model") : `${count(this.#order.length)} of ${plural(all, "model")}`,
+      !this.store.told
+        ? ""
+        : this.#order.length === all
+          ? plural(all, "model")
+          : `${count(this.#order.length)} of ${plural(all, "model")}`,
     );
     this.table.hidden = models.length === 0;
     this.#empty.hidden = models.length > 0;
@@ -168,7 +172,7 @@ export class ModelTable {
       !this.store.told
         ? "Waiting for the server …"
         : all === 0
-          ? "There is no model in the repository yet."
+          ? "There is no model in the repository yet. A model is a file in it: NAME/1/model.onnx."
           : "No model fits. Clear the search or the state.",
     );
     this.#pages(pages);

@@ -1,13 +1,20 @@
 // One model: its versions and what may be done with them, the charts of one version, and what is known about it.
 
-import { h, put, text } from "./dom.js";
+import { keepFocus } from "./dialogs.js";
+import { h, put, text, uid } from "./dom.js";
 import { bytes, duration, moment } from "./format.js";
 import { icon } from "./icons.js";
 import { modelLink, tryLink } from "./routes.js";
 import { Badge, kindOf, kindsOf, placement } from "./states.js";
-import { activateVersion, loadModel, unloadModel } from "./model-actions.js";
+import { activateVersion, asConfigured, loadModel, unloadModel } from "./model-actions.js";
 import { VersionCharts } from "./model-charts.js";
 import { VersionDetails } from "./model-details.js";
+
+/** Why nothing is offered, by model control mode. */
+const WHY_NOT = {
+  none: "Models are loaded at the server's start only; to load and unload them here, start it with --model-control-mode=explicit.",
+  poll: "The server follows its repository; to load and unload here, start it with --model-control-mode=explicit.",
+};
 
 const newestFirst = (versions) => versions.slice().sort((a, b) => Number(b.version) - Number(a.version));
 
@@ -47,6 +54,7 @@ export class ModelPage {
   #update(what) {
     if (what !== "figures" && what !== "connection") this.#structure();
     if (what === "figures") this.#charts?.update();
+    if (what === "connection" && this.store.connection.kind === "live") this.#details?.again();
   }
 
   #structure() {
@@ -59,10 +67,17 @@ export class ModelPage {
     ]);
     if (signature === this.#shown) return;
     this.#shown = signature;
+    const held = this.element.contains(document.activeElement);
+    this.#draw(model);
+    if (held) keepFocus();
+  }
+
+  #draw(model) {
     if (!model) {
       text(this.#sub, this.store.told ? "The repository has no model of this name." : "Waiting for the server …");
       put(this.#versions);
       put(this.#actions);
+      this.#clear("");
       return;
     }
     const ready = model.versions.filter((version) => version.state === "READY");
@@ -73,6 +88,7 @@ export class ModelPage {
       model.versions.length
         ? newestFirst(model.versions).map((version) => this.#version(model, version))
         : h("p.empty", {}, "It has no version that was ever loaded."),
+      this.#policy(model, ready),
     );
     this.#choose(model, ready);
   }
@@ -154,10 +170,60 @@ export class ModelPage {
     );
   }
 
+  /** Which versions the server picks and who said so; what it left out; and why nothing of that can be changed here. */
+  #policy(model, ready) {
+    const mayLoad = this.store.mayLoad;
+    const resting = model.resting ?? [];
+    const select = h(
+      "select",
+      { id: uid("resting") },
+      resting.map((version) => h("option", { value: version }, version)),
+    );
+    return h(
+      "div.version-policy",
+      {},
+      model.policy &&
+        h(
+          "p",
+          {},
+          "Version policy: ",
+          h("span.mono", {}, model.policy),
+          model.override ? ", by a load request, not by the repository's configuration" : "",
+        ),
+      model.override &&
+        mayLoad &&
+        h("button.small", { type: "button", onclick: () => asConfigured(model) }, "As configured"),
+      resting.length > 0 &&
+        (mayLoad && ready.length > 0
+          ? h(
+              "div.resting",
+              {},
+              h("label", { for: select.id }, "Never loaded:"),
+              select,
+              h(
+                "button.small",
+                { type: "button", onclick: () => activateVersion(model, { version: select.value, state: "" }) },
+                "Activate it",
+              ),
+            )
+          : h("p", {}, `Never loaded: ${resting.join(", ")}`)),
+      !mayLoad && h("p", {}, WHY_NOT[this.store.server?.control_mode] ?? ""),
+    );
+  }
+
   /** Something has to serve, for its configuration is what is changed; and it has to change something. */
   #mayActivate(model, version) {
     const ready = model.versions.filter((each) => each.state === "READY");
     return ready.length > 0 && !(ready.length === 1 && ready[0].version === version.version);
+  }
+
+  /** Nothing is shown of a version any more; `key` is what will be. */
+  #clear(key) {
+    this.#chosen = key;
+    this.#charts?.leave();
+    this.#details?.leave();
+    this.#charts = this.#details = null;
+    put(this.#body);
   }
 
   /** Charts and details of the version in the address, else of the default one, if it serves. */
@@ -173,16 +239,10 @@ export class ModelPage {
           chosen.optimized,
           chosen.report,
         ])
-      : "none";
+      : "";
     if (key === this.#chosen) return;
-    this.#chosen = key;
-    this.#charts?.leave();
-    this.#details?.leave();
-    this.#charts = this.#details = null;
-    if (!chosen) {
-      put(this.#body);
-      return;
-    }
+    this.#clear(key);
+    if (!chosen) return;
     this.#charts = new VersionCharts(this.store, model.name, chosen.version);
     this.#details = new VersionDetails(model, chosen);
     const tabs =
@@ -198,7 +258,11 @@ export class ModelPage {
           ),
         ),
       );
-    put(this.#body, tabs, this.#charts.element, this.#details.element);
+    const other =
+      this.wanted &&
+      this.wanted !== chosen.version &&
+      h("p.fine", {}, `Version ${this.wanted} does not serve: what follows is of version ${chosen.version}.`);
+    put(this.#body, other, tabs, this.#charts.element, this.#details.element);
     this.#charts.update();
   }
 }

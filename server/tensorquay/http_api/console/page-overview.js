@@ -146,7 +146,8 @@ export class OverviewPage {
 
   #problems() {
     const all = problems(this.store);
-    const most = 8;
+    // What is wrong comes first, but the figures have to be found behind it, also on a phone.
+    const most = window.innerWidth < 600 ? 3 : 8;
     const some = all.slice(0, most);
     if (all.length > most) {
       some.push({
@@ -167,12 +168,13 @@ export class OverviewPage {
     const models = [...this.store.models.values()];
     const versions = models.flatMap((model) => model.versions);
     const ready = versions.filter((version) => version.state === "READY").length;
+    const loading = versions.filter((version) => version.state === "LOADING").length;
     const says = !this.store.told
       ? ""
       : models.length === 0
         ? "There is no model in the repository."
-        : `${plural(models.length, "model")}, ${plural(ready, "version")} ready${all.length ? `, ${plural(all.length, "thing")} to look at` : ", nothing wrong"}.`;
-    this.#fine.dataset.tone = all.length || !this.store.told ? "" : "good";
+        : `${plural(models.length, "model")}, ${plural(ready, "version")} ready${loading ? `, ${count(loading)} loading` : ""}${all.length ? `, ${plural(all.length, "thing")} to look at` : ", nothing wrong"}.`;
+    this.#fine.dataset.tone = all.length || !models.length ? "" : "good";
     text(this.#fine, says);
   }
 

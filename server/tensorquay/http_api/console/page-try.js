@@ -1,23 +1,28 @@
 // A form made from a model's metadata, that sends a real prediction and shows the answer, and the same as code.
 
-import { ApiError, address, config, headerNames, metadata, modelPath, request } from "./api.js";
+import { ApiError, address, bodyOf, config, headerNames, metadata, modelPath, request } from "./api.js";
 import { announce, errorPanel, onAccess } from "./dialogs.js";
 import { attribute, h, put, text, uid } from "./dom.js";
 import { bytes, duration } from "./format.js";
 import { icon } from "./icons.js";
 import { buildRequest, readAnswer } from "./infer.js";
 import { modelLink, tryLink } from "./routes.js";
+import { tied } from "./samples.js";
 import { ValueError } from "./tensors.js";
 import { CodePanel } from "./try-code.js";
 import { InputEditor } from "./try-input.js";
 import { OutputChoice } from "./try-outputs.js";
 import { resultView } from "./try-results.js";
 
+/** A longer answer is not read: the page would hold several times that. */
+const MOST_ANSWER = 32 * 1024 * 1024;
+
 export class TryPage {
   #sub = h("p.fine");
   #place = h("div.page");
   #form = null;
   #shown = "";
+  #unanswered = false;
 
   constructor(store, { model, version }) {
     this.store = store;
@@ -41,7 +46,10 @@ export class TryPage {
       ),
       this.#place,
     );
-    const unsubscribe = store.subscribe((what) => what === "models" && this.#choices());
+    const unsubscribe = store.subscribe((what) => {
+      if (what === "models") this.#choices();
+      if (what === "connection" && store.connection.kind === "live" && this.#unanswered) this.#open();
+    });
     const unlisten = onAccess(() => this.#open());
     this.stop = () => {
       unsubscribe();
@@ -111,6 +119,7 @@ export class TryPage {
     put(this.#place, h("p.empty", {}, "Asking for its metadata …"));
     const asked = await Promise.allSettled([metadata(this.model, this.version), config(this.model, this.version)]);
     const [described, configured] = asked;
+    this.#unanswered = described.reason?.status === 0;
     if (described.status === "rejected") {
       if (!(described.reason instanceof ApiError)) throw described.reason;
       put(
@@ -142,7 +151,13 @@ class TryForm {
     const labels = new Map((configured.output ?? []).map((each) => [each.name, each.label_filename]));
     const optional = new Set((configured.input ?? []).filter((each) => each.optional).map((each) => each.name));
     this.inputs = described.inputs.map(
-      (spec) => new InputEditor(spec, { range, optional: optional.has(spec.name), changed: () => this.#changed() }),
+      (spec) =>
+        new InputEditor(spec, {
+          range,
+          optional: optional.has(spec.name),
+          changed: () => this.#changed(),
+          reshaped: (shape) => this.#reshaped(spec, shape),
+        }),
     );
     this.outputs = described.outputs.map(
       (spec) => new OutputChoice(spec, { labelled: Boolean(labels.get(spec.name)), changed: () => this.#changed() }),
@@ -205,6 +220,11 @@ class TryForm {
     return { inputs, outputs };
   }
 
+  /** One input was given another shape: those that are tied to it get it too. */
+  #reshaped(spec, shape) {
+    for (const each of this.inputs) if (each.spec !== spec && tied(each.spec, spec)) each.follow(shape, spec.name);
+  }
+
   #changed() {
     if (!this.code) return; // inputs tell of their first values while the form is still being made
     try {
@@ -250,7 +270,7 @@ class TryForm {
         body: built.body,
         signal: this.#abort.signal,
       });
-      const raw = await response.arrayBuffer();
+      const raw = await bodyOf(response, MOST_ANSWER);
       const took = performance.now() - started;
       const answer = readAnswer(response.headers, raw);
       put(this.#result, resultView(answer, content.outputs, { took, sent: built.bytes, got: raw.byteLength }));
@@ -263,8 +283,8 @@ class TryForm {
         put(
           this.#result,
           errorPanel(
-            error instanceof ApiError ? error : new ApiError(0, `The answer could not be read: ${error.message}`),
-            "No answer",
+            error instanceof ApiError ? error : new ApiError(200, `The answer could not be read: ${error.message}`),
+            "No answer to show",
           ),
         );
     } finally {
@@ -274,8 +294,11 @@ class TryForm {
   }
 
   #busy(busy) {
-    this.send.disabled = busy;
+    // A button that is disabled, or gone, loses the keyboard's focus.
+    const held = document.activeElement === this.cancel;
+    attribute(this.send, "aria-disabled", busy ? "true" : null);
     this.cancel.hidden = !busy;
+    if (held && !busy) this.send.focus();
     put(
       this.send,
       busy ? h("span.spinner", { "aria-hidden": "true" }) : icon("play"),

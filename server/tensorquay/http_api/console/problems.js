@@ -1,49 +1,56 @@
 // What is wrong right now, in order of weight, out of states and the last figures. Pure; the overview shows it.
 
 import { duration, number, percent, words } from "./format.js";
+import { lately, mean, ofServer, secondsOf } from "./series.js";
 import { kindOf } from "./states.js";
 
 /** How far back failures count as now. */
 const RECENT_MS = 30_000;
+/** A queue is slow when it was for that long, and for that share of what is looked at. */
+const SLOW_S = 10;
+const SLOW_SHARE = 0.6;
 
 /** [{key, tone: bad | warn, title, text, model, version}], the worst first. */
 export function problems(store) {
   return [...failedVersions(store), ...recentFailures(store), ...machine(store), ...slowQueues(store)];
 }
 
+/** One problem for all versions of a model that failed for the same reason. */
 function failedVersions(store) {
   const found = [];
   for (const model of store.models.values()) {
+    const byReason = new Map();
     for (const version of model.versions) {
-      if (kindOf(version) !== "failed") continue;
-      const others = model.versions.filter((each) => kindOf(each) === "ready");
-      const rest = others.length
-        ? ` Version ${others.map((each) => each.version).join(", ")} serves.`
-        : " Nothing of it serves.";
+      if (kindOf(version) === "failed")
+        byReason.set(version.reason, [...(byReason.get(version.reason) ?? []), version.version]);
+    }
+    if (!byReason.size) continue;
+    const others = model.versions.filter((each) => kindOf(each) === "ready").map((each) => each.version);
+    const rest = others.length
+      ? `${versionList("V", others)} ${others.length === 1 ? "serves" : "serve"}.`
+      : "Nothing of it serves.";
+    for (const [reason, failed] of byReason) {
       found.push({
-        key: `failed ${model.name} ${version.version}`,
+        key: `failed ${model.name} ${failed.join()}`,
         tone: "bad",
-        title: version.version
-          ? `${model.name}, version ${version.version}, failed to load.${rest}`
+        title: failed[0]
+          ? `${model.name}, ${versionList("v", failed)}, failed to load. ${rest}`
           : `${model.name} cannot be served.`,
-        text: version.reason,
+        text: reason,
         model: model.name,
-        version: version.version,
+        version: failed[0],
       });
     }
   }
   return found;
 }
 
-/** Points of the last half minute. */
-function recent(store) {
-  const newest = store.latest;
-  return newest ? store.points.filter((point) => point.at_ms > newest.at_ms - RECENT_MS) : [];
-}
+const versionList = (v, numbers) => `${v}ersion${numbers.length === 1 ? "" : "s"} ${numbers.join(", ")}`;
 
 function recentFailures(store) {
   const sums = new Map();
-  for (const point of recent(store)) {
+  const { points, seconds } = lately(store.points, RECENT_MS);
+  for (const point of points) {
     for (const entry of point.versions) {
       for (const [reason, rate] of Object.entries(entry.failures_per_s ?? {})) {
         const key = JSON.stringify([entry.model, entry.version, reason]);
@@ -60,7 +67,7 @@ function recentFailures(store) {
         key: `failures ${key}`,
         tone: "warn",
         title: `${model}, version ${version}, fails requests: ${reason === "OTHER" ? "they do not fit the model" : words(reason).toLowerCase()}.`,
-        text: `${number(Math.round(sum))} in the last 30 seconds.`,
+        text: `${number(Math.round(sum))} in the last ${seconds} seconds.`,
         model,
         version,
       };
@@ -68,13 +75,8 @@ function recentFailures(store) {
 }
 
 function machine(store) {
-  const points = recent(store);
   const found = [];
-  const mean = (pick) => {
-    const values = points.map((point) => pick(point.server)).filter((value) => typeof value === "number");
-    return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
-  };
-  const throttled = mean((server) => server.throttled_share);
+  const throttled = mean(ofServer(lately(store.points, RECENT_MS).points, (server) => server.throttled_share));
   if (throttled !== null && throttled > 0.05) {
     found.push({
       key: "throttled",
@@ -97,19 +99,19 @@ function machine(store) {
 
 /** Versions whose requests wait longer than they run, for most of the last half minute. */
 function slowQueues(store) {
-  const counts = new Map();
-  const points = recent(store);
+  const found = new Map();
+  const { points } = lately(store.points, RECENT_MS);
   for (const point of points) {
     for (const entry of point.versions) {
       const [wait, run] = [entry.queue_ms?.p50, entry.compute_ms?.p50];
       if (!(wait > 5) || !(wait > 4 * run)) continue;
       const key = JSON.stringify([entry.model, entry.version]);
-      const seen = counts.get(key) ?? { times: 0 };
-      counts.set(key, { times: seen.times + 1, wait, run });
+      found.set(key, { slow: (found.get(key)?.slow ?? 0) + point.seconds, wait, run });
     }
   }
-  return [...counts]
-    .filter(([, { times }]) => times >= Math.max(10, points.length * 0.6))
+  const enough = Math.max(SLOW_S, SLOW_SHARE * secondsOf(points));
+  return [...found]
+    .filter(([, { slow }]) => slow >= enough)
     .map(([key, { wait, run }]) => {
       const [model, version] = JSON.parse(key);
       return {

@@ -11,6 +11,26 @@ export const MOST_ELEMENTS = 4 * 1024 * 1024;
 
 export const FILLS = { zeros: "Zeros", ones: "Ones", counting: "0, 1, 2 …", random: "Random" };
 
+/** What an input holds at first: of a text model's, the mask lets every token through, and all are of one segment. */
+export function firstFill({ name, datatype }) {
+  if (!["BOOL", "INT32", "INT64"].includes(datatype)) return "random";
+  if (/mask$/i.test(name)) return "ones";
+  return /(token_type|segment)_ids$/i.test(name) ? "zeros" : "random";
+}
+
+/**
+ * Whether two inputs are meant to be of one size: whole numbers of one type and one shape with open axes, as a text model's
+ * ids and mask are. Metadata has no names of axes that would tell.
+ */
+export function tied(one, other) {
+  return (
+    TYPES[one.datatype].kind === "integer" &&
+    one.datatype === other.datatype &&
+    one.shape.some((size) => size < 0) &&
+    one.shape.join() === other.shape.join()
+  );
+}
+
 /** `count` values of `datatype`. `random`: numbers in [0, 1), one by one. */
 export function fill(kind, datatype, count, random = Math.random) {
   const type = TYPES[datatype];

@@ -32,6 +32,28 @@ function numeric(value) {
 }
 
 /**
+ * The newest points, those that ended in the `ms` before the newest one's end, and how many whole seconds they are of, at
+ * least `ms`: figures come every second, but every thirty from a server that has very many versions to look at.
+ */
+export function lately(points, ms) {
+  const newest = points.at(-1);
+  const found = points.filter((point) => point.at_ms > newest.at_ms - ms);
+  return { points: found, seconds: Math.max(ms / 1000, Math.round(secondsOf(found))) };
+}
+
+/** How long `points`, or values of them, were measured, together. */
+export function secondsOf(points) {
+  return points.reduce((sum, each) => sum + each.seconds, 0);
+}
+
+/** The mean of values over the time they are of; null when nothing was measured. */
+export function mean(values) {
+  const known = values.filter((each) => each.value !== null);
+  const seconds = secondsOf(known);
+  return seconds > 0 ? known.reduce((sum, each) => sum + each.value * each.seconds, 0) / seconds : null;
+}
+
+/**
  * Runs of neighbouring values without a gap. A value that is null ends one, and so does time that no point is of: a step
  * longer than the interval the point was measured over, and much longer than the steps beside it (the feed thins old
  * points, so there is no one right step).

@@ -88,10 +88,12 @@ function headLength(inputs, outputs, binary) {
   return buildRequest(inputs, outputs, { binaryOutputs: binary }).headBytes;
 }
 
-/** An expression that makes the array of `input`. Values that are too many come from a file. */
-function array(input, index, inline) {
-  if (!inline && input.datatype !== "BYTES") return `np.load("${inputFile(index)}")`;
-  const made = `np.array(${pythonValues(input)}, dtype=${NUMPY[input.datatype]})`;
+/** An expression that makes the array of `input`, of numpy's `dtype`. Values that are too many come from a file. */
+function array(input, index, inline, dtype = NUMPY[input.datatype]) {
+  if (!inline && input.datatype !== "BYTES") {
+    return `np.load("${inputFile(index)}")${dtype === NUMPY[input.datatype] ? "" : `.astype(${dtype})`}`;
+  }
+  const made = `np.array(${pythonValues(input)}, dtype=${dtype})`;
   return input.shape.length === 1 && elements(input.shape) ? made : `${made}.reshape(${tuple(input.shape)})`;
 }
 
@@ -108,6 +110,9 @@ function pythonValues({ datatype, values }) {
   );
 }
 
+/** Whether tritonclient needs numpy's bfloat16 for them, which another package has. */
+export const hasBfloat = (inputs) => inputs.some((input) => input.datatype === "BF16");
+
 function authority(origin) {
   return origin.replace(/^https?:\/\//, "").replace(/\/$/, "");
 }
@@ -121,6 +126,7 @@ export function tritonPython({ origin, model, version, inputs, outputs, headers 
   const secure = origin.startsWith("https:");
   const lines = [];
   if (headers.length) lines.push("import os", "");
+  if (hasBfloat(inputs)) lines.push("import ml_dtypes");
   lines.push("import numpy as np", "import tritonclient.http as triton", "");
   lines.push(
     `client = triton.InferenceServerClient(${pythonText(authority(origin))}${secure ? ", ssl=True" : ""})`,
@@ -128,7 +134,7 @@ export function tritonPython({ origin, model, version, inputs, outputs, headers 
   );
   inputs.forEach((input, i) => {
     lines.push(
-      `values = ${array(input, i, inline)}`,
+      `values = ${array(input, i, inline, input.datatype === "BF16" ? "ml_dtypes.bfloat16" : undefined)}`,
       `inputs.append(triton.InferInput(${pythonText(input.name)}, [${input.shape.join(", ")}], "${input.datatype}"))`,
       "inputs[-1].set_data_from_numpy(values)",
     );
@@ -153,7 +159,7 @@ export function ourPython({ origin, model, version, inputs, outputs, headers }) 
   const inline = !needsInputFiles(inputs);
   const lines = [];
   if (headers.length) lines.push("import os", "");
-  const names = inputs.some((input) => input.datatype === "BF16") ? "HttpClient, Tensor" : "HttpClient";
+  const names = hasBfloat(inputs) ? "HttpClient, Tensor" : "HttpClient";
   lines.push("import numpy as np", `from tensorquay_client import ${names}`, "", "inputs = {");
   inputs.forEach((input, i) => {
     const made = array(input, i, inline);

@@ -4,6 +4,9 @@
 /** How far back the page looks. */
 export const WINDOW_MS = 300_000;
 
+/** Figures are overdue when none came for that long, or for two of their intervals. */
+const OVERDUE_MS = 3000;
+
 /** A point of the history names the busiest versions only, that many: of the others it says nothing. */
 const REMEMBERED = 24;
 const cut = new WeakSet();
@@ -20,7 +23,7 @@ export class Store {
   mayLoad = false;
   /** Whether `models` was ever told: an empty list and no list are different things. */
   told = false;
-  /** `figures` of the last five minutes, oldest first. */
+  /** `figures` of the last five minutes, oldest first; none is of a later time than the newest. */
   points = [];
   /** When the newest figures came, by this page's monotonic clock; null: none yet. */
   cameAt = null;
@@ -65,12 +68,15 @@ export class Store {
     return this.points.length ? this.points[this.points.length - 1] : null;
   }
 
+  /** Whether the next figures should have come by `nowMs`. */
+  overdue(nowMs) {
+    return this.cameAt !== null && nowMs - this.cameAt > Math.max(OVERDUE_MS, 2000 * (this.latest?.seconds ?? 0));
+  }
+
+  /** Drop what is too old, and what is of the future: it was measured before the server's clock was set back. */
   #trim() {
-    const newest = this.latest;
-    if (!newest) return;
-    let old = 0;
-    while (this.points[old].at_ms < newest.at_ms - WINDOW_MS) old += 1;
-    if (old) this.points = this.points.slice(old);
+    const newest = this.latest?.at_ms;
+    this.points = this.points.filter(({ at_ms: at }) => at <= newest && at >= newest - WINDOW_MS);
   }
 
   #tell(what) {

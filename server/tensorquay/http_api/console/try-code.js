@@ -8,6 +8,7 @@ import {
   REQUEST_FILE,
   SECRET,
   curl,
+  hasBfloat,
   inputFile,
   needsInputFiles,
   needsRequestFile,
@@ -119,6 +120,8 @@ export class CodePanel {
     }
     text(this.#code, this.#kind.write(content));
     const notes = [this.#kind.note];
+    if (this.#kind.key === "triton" && hasBfloat(content.inputs))
+      notes.push("For BF16 it has to be of 26.06 or later, with pip install ml_dtypes.");
     if (content.headers.length) notes.push(`Set ${SECRET} in the environment to the value of the header.`);
     if (this.#kind.key === "curl") this.#requestFile(content, notes);
     else if (needsInputFiles(content.inputs)) this.#inputFiles(content, notes);

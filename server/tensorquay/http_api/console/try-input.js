@@ -4,7 +4,7 @@ import { attribute, h, put, text, uid } from "./dom.js";
 import { count, shape as shapeText } from "./format.js";
 import { icon } from "./icons.js";
 import { layoutOf } from "./image.js";
-import { FILLS, MOST_ELEMENTS, MOST_FIELDS, MOST_TEXT, fill, startingShape } from "./samples.js";
+import { FILLS, MOST_ELEMENTS, MOST_FIELDS, MOST_TEXT, fill, firstFill, startingShape } from "./samples.js";
 import { TYPES, ValueError, elements, parseValues, valuesText } from "./tensors.js";
 import { ImagePicker } from "./try-picture.js";
 
@@ -12,11 +12,16 @@ export class InputEditor {
   #error = "";
   #values = [];
   #fill = "random";
+  #made = true;
+  #leader = "";
 
-  /** `spec`: of the metadata. `range`: the model's `image_range`. `changed()` is called whenever the request changes. */
-  constructor(spec, { range, optional, changed }) {
+  /**
+   * `spec`: of the metadata. `range`: the model's `image_range`. `changed()` is called whenever the request changes,
+   * `reshaped(shape)` when somebody gave it another shape by its dimensions or as a nested list.
+   */
+  constructor(spec, { range, optional, changed, reshaped }) {
     this.spec = spec;
-    this.changed = changed;
+    [this.changed, this.reshaped] = [changed, reshaped];
     this.type = TYPES[spec.datatype];
     this.layout = layoutOf(spec.shape, spec.datatype);
     this.shape = startingShape(spec.shape, this.layout !== null);
@@ -35,6 +40,7 @@ export class InputEditor {
       {},
       this.use && h("label.check", {}, this.use, h("span.unseen", {}, `Send ${spec.name}`)),
       h("h3", {}, h("bdi.mono", {}, spec.name)),
+      optional && h("span.tag", {}, "optional"),
       h("span.tag", {}, spec.datatype),
       h("span.fine.mono", {}, shapeText(spec.shape)),
     );
@@ -48,11 +54,20 @@ export class InputEditor {
     this.body = h("div.input-body", {}, this.dims, this.kind, this.area, fills, this.problem);
     this.element = h("fieldset.input", { "aria-label": spec.name }, title, this.body);
     this.#drawDims();
-    this.#refill("random");
+    this.#refill(firstFill(spec));
   }
 
   leave() {
     this.picker?.leave();
+  }
+
+  /** Take the shape that was given to the input called `leader`, unless somebody's own values are in here. */
+  follow(shape, leader) {
+    if (!this.#made || shape.join() === this.shape.join()) return;
+    this.shape = shape.slice();
+    this.#leader = leader;
+    this.#drawDims();
+    this.#refill(this.#fill);
   }
 
   get used() {
@@ -102,11 +117,11 @@ export class InputEditor {
 
   #tellTotal() {
     const total = this.dims.querySelector(".dims-total");
-    if (total)
-      text(
-        total,
-        this.spec.shape.length ? `= ${count(this.#count)} ${this.#count === 1 ? "element" : "elements"}` : "",
-      );
+    const why = this.#leader ? `, as ${this.#leader} has` : "";
+    text(
+      total,
+      this.spec.shape.length ? `= ${count(this.#count)} ${this.#count === 1 ? "element" : "elements"}${why}` : "",
+    );
   }
 
   #resize(axis, field) {
@@ -123,12 +138,15 @@ export class InputEditor {
         `${count(total)} elements are more than this page makes up (${count(MOST_ELEMENTS)}); use the code`,
       );
     this.shape = shape;
+    this.#leader = "";
     this.#tellTotal();
-    return this.#refill(this.#fill);
+    this.#refill(this.#fill);
+    return this.reshaped(shape);
   }
 
   #refill(kind) {
     this.#fill = kind;
+    this.#made = true;
     this.#values = fill(kind, this.spec.datatype, this.#count);
     this.picker?.forget();
     if (this.mode === "fields" && this.#smallest() !== "fields") this.mode = "text";
@@ -139,7 +157,9 @@ export class InputEditor {
   /** Values and shape from a picture. */
   #take(shape, values) {
     this.shape = shape;
+    this.#made = false;
     this.#values = values;
+    this.#leader = "";
     this.#drawDims();
     this.#fail("");
   }
@@ -188,6 +208,7 @@ export class InputEditor {
           checked: value,
           "aria-label": label,
           onchange: () => {
+            this.#made = false;
             this.#values[i] = box.checked;
             word.textContent = String(box.checked);
             this.#fail("");
@@ -206,6 +227,7 @@ export class InputEditor {
         "aria-label": label,
         "aria-describedby": this.problem.id,
         oninput: () => {
+          this.#made = false;
           try {
             const [read] = words ? [field.value] : parseValues(field.value, this.spec.datatype).values;
             this.#values[i] = read;
@@ -254,10 +276,13 @@ export class InputEditor {
   }
 
   #typed(field) {
+    const before = this.shape;
+    this.#made = false;
     try {
       this.#adopt(parseValues(field.value, this.spec.datatype));
       attribute(field, "aria-invalid", null);
       this.#fail("");
+      if (this.shape !== before) this.reshaped(this.shape);
     } catch (error) {
       if (!(error instanceof ValueError)) throw error;
       attribute(field, "aria-invalid", "true");
@@ -270,9 +295,10 @@ export class InputEditor {
     const fits =
       shape.length === this.spec.shape.length &&
       shape.every((size, axis) => this.spec.shape[axis] < 0 || this.spec.shape[axis] === size);
-    if (fits && values.length > 0) {
+    if (fits) {
       if (shape.join() !== this.shape.join()) {
         this.shape = shape;
+        this.#leader = "";
         this.#drawDims();
       }
     } else if (shape.length > 1 && shape.join() !== this.shape.join()) {

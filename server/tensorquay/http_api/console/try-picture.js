@@ -3,7 +3,7 @@
 import { h, put, text, uid } from "./dom.js";
 import { shape as shapeText } from "./format.js";
 import { icon } from "./icons.js";
-import { RANGES, flatten, parseRange, resize, tensorValues } from "./image.js";
+import { RANGES, parseRange, resize, tensorValues } from "./image.js";
 import { TYPES } from "./tensors.js";
 
 /** A picture is read at that many pixels a side at most; models take far fewer. */
@@ -12,7 +12,8 @@ const LARGEST = 4096;
 const LARGEST_FREE = 512;
 
 export class ImagePicker {
-  #pixels = null;
+  /** The picture at the model's size, once it was resized: {width, height} of its own, bytes, {toWidth, toHeight}. */
+  #seen = null;
   #url = "";
 
   /** `took(shape, values)` is called with each new tensor. */
@@ -114,8 +115,8 @@ export class ImagePicker {
 
   /** Other values take the picture's place. */
   forget() {
-    if (!this.#pixels) return;
-    this.#pixels = null;
+    if (!this.#seen) return;
+    this.#seen = null;
     this.shown.hidden = true;
     this.file.value = "";
     text(this.note, "The picture was replaced by other values.");
@@ -126,7 +127,7 @@ export class ImagePicker {
     try {
       bitmap = await createImageBitmap(file);
     } catch {
-      this.#pixels = null;
+      this.#seen = null;
       this.shown.hidden = true;
       put(
         this.note,
@@ -140,7 +141,7 @@ export class ImagePicker {
     const context = canvas.getContext("2d");
     context.drawImage(bitmap, 0, 0, width, height);
     bitmap.close();
-    this.#pixels = { width, height, data: context.getImageData(0, 0, width, height).data };
+    this.#seen = this.#resized(context.getImageData(0, 0, width, height));
     this.leave();
     this.#url = URL.createObjectURL(file);
     this.original.src = this.#url;
@@ -159,21 +160,19 @@ export class ImagePicker {
     return { low: Number(this.low.value), high: Number(this.high.value) };
   }
 
-  #make() {
-    if (!this.#pixels) return;
+  /** What of a picture does not depend on the range: most of the work. */
+  #resized({ width, height, data }) {
     const { layout } = this;
-    const { width, height, data } = this.#pixels;
     const free = Math.min(1, LARGEST_FREE / Math.max(width, height));
     const toWidth = layout.width > 0 ? layout.width : Math.max(1, Math.round(width * free));
     const toHeight = layout.height > 0 ? layout.height : Math.max(1, Math.round(height * free));
-    const bytes = resize(
-      flatten(data, width, height, layout.channels),
-      width,
-      height,
-      layout.channels,
-      toWidth,
-      toHeight,
-    );
+    return { width, height, toWidth, toHeight, bytes: resize(data, width, height, layout.channels, toWidth, toHeight) };
+  }
+
+  #make() {
+    if (!this.#seen) return;
+    const { layout } = this;
+    const { width, height, toWidth, toHeight, bytes } = this.#seen;
     this.#show(bytes, toWidth, toHeight);
     const pixels = layout.first ? [layout.channels, toHeight, toWidth] : [toHeight, toWidth, layout.channels];
     const shape = layout.batched ? [1, ...pixels] : pixels;

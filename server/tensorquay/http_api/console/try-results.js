@@ -11,6 +11,7 @@ import { BINARY_ONLY, TYPES, elements, valueText, valuesText } from "./tensors.j
 const MOST_ROWS = 8;
 const MOST_COLUMNS = 16;
 const MOST_BARS = 10;
+const MOST_CHARACTERS = 2000;
 
 /** `asked`: outputs of the request, which say what came back as classes. */
 export function resultView(answer, asked, { took, sent, got }) {
@@ -148,7 +149,14 @@ function texts(output) {
     h(
       "ol.texts",
       {},
-      shown.map((value) => h("li", {}, h("bdi", {}, value))),
+      shown.map((value) =>
+        h(
+          "li",
+          {},
+          h("bdi", {}, value.slice(0, MOST_CHARACTERS)),
+          value.length > MOST_CHARACTERS && h("p.fine", {}, `the first of ${count(value.length)} characters`),
+        ),
+      ),
     ),
     output.values.length > shown.length && h("p.fine", {}, `and ${count(output.values.length - shown.length)} more`),
   ];
