@@ -1,4 +1,4 @@
-"""The last five minutes, for whoever begins to look: encoded points, bounded in number and in bytes.
+"""The last 300 points, for whoever begins to look: encoded points, bounded in number and in bytes.
 
 When the bytes run out, every second point of the older half goes: the recent past stays whole, the rest gets coarser.
 """
