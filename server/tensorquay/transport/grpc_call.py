@@ -211,6 +211,8 @@ class Call:
         if route.streaming:
             if compressed:
                 self._unpacked(message, route.message)
+                if self.beside is not None and self.beside.unpacking:
+                    self.taking = False
             else:
                 route.message(self, message)
         elif self.request is None:
@@ -231,7 +233,6 @@ class Call:
         if self.beside is None:
             self.beside = Beside(self)
         self.beside.unpack(message, then)
-        self.taking = False
 
     def client_done(self) -> None:
         """The client's side has ended, and all it sent was delivered.

@@ -51,6 +51,25 @@ def test_others_are_served_while_a_large_message_is_unpacked() -> None:
     assert peer.answer(stream).status == "0"
 
 
+@pytest.mark.parametrize("path", ["/t.T/Echo", "/t.T/Chat"])
+def test_a_large_message_may_have_a_large_answer(path: str) -> None:
+    peer = peer_with("/t.T/Chat", Chat())
+    peer.coding.waits = True
+    noise = random.Random(3).randbytes(2 * COMPRESS_BESIDE_BYTES)
+    payload = prefixed(gzip.compress(noise), compressed=1)
+    stream = opened(peer, path)
+    for start in range(0, len(payload), 16_000):
+        peer.data(stream, payload[start : start + 16_000], end=start + 16_000 >= len(payload))
+    for number in range(2):
+        assert peer.answer(stream).status is None
+        assert peer.coding.waiting == 1, number
+        peer.coding.go()
+        peer.turn()
+    peer.send(f.window_update(0, 2**20) + f.window_update(stream, 2**20))
+    assert plain(peer, stream) == [noise]
+    assert peer.answer(stream).status == "0"
+
+
 def test_what_a_client_does_not_end_is_not_made_larger() -> None:
     later = Later()
     peer = peer_with("/t.T/Later", later)
