@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from tests.support import ask, graphs
+from tests.support.collector import Collector
 from tests.support.http_raw import Dropped, RawConnection, request
 from tests.support.load import Load
 from tests.support.repo import Repo
@@ -96,6 +97,27 @@ def test_what_a_dead_front_end_had_under_way_is_cancelled_and_its_memory_given_b
     assert ask.metric(server, "tensorquay_inflight_bytes") == 0
     assert ask.metric(server, "nv_inference_request_failure", model="waits", reason="CANCELED") == 8
     until(lambda: alive(server) == 1, "another one serves")
+
+
+def test_what_is_known_of_a_dead_front_ends_traces_is_told(repo: Repo, serve: Serve) -> None:
+    repo.model("waits", {1: graphs.scale()}, "max_batch_size = 32\n[batching]\nmax_queue_delay_us = 3_600_000_000\n")
+    collector = Collector()
+    flags = ("--trace-mode=opentelemetry", f"--otlp-endpoint={collector.url}", "--otel-schedule-delay-ms=10")
+    try:
+        server = serve([repo.root], "--frontends=1", PATIENT, *flags)
+        caller = f"00-{7:032x}-{7:016x}-01"
+        with RawConnection(server.http) as connection:
+            body = ask.infer_body(np.ones((1, 4), np.float32))
+            connection.send(request("/v2/models/waits/infer", body, headers={"traceparent": caller}))
+            until(lambda: ask.pending(server, "waits") == 1, "it waits")
+            children(server)[0].kill()
+            spans = collector.of(caller, 2)
+        assert spans.pop("queue")
+        (told,) = spans.values()
+        assert told.attributes["tensorquay.model"] == "waits"
+        assert told.attributes["tensorquay.error"] == "cancelled"
+    finally:
+        collector.close()
 
 
 def test_the_memory_shared_with_a_dead_front_end_is_given_back(repo: Repo, serve: Serve) -> None:

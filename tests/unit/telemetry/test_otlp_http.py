@@ -251,6 +251,16 @@ def test_certificates_that_cannot_be_read_are_told(tmp_path: Path) -> None:
         span_recorder(config, missing, version=__version__, clock=SystemClock())
 
 
+def test_where_no_thread_can_be_had_the_server_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    config = ServerConfig.model_validate({"trace_mode": "opentelemetry"})
+    with pytest.raises(TracingUnusable, match=r"can't start new thread.*pids\.max"):
+        span_recorder(config, {}, version=__version__, clock=SystemClock())
+
+
 def test_over_tls_both_sides_show_who_they_are(tmp_path: Path) -> None:
     authority = pki.Authority(tmp_path)
     theirs, ours = authority.issue(), authority.issue("client")
